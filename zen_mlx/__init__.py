@@ -1,0 +1,1 @@
+"""Private, personal language models on your own machine: one frozen base, many one-bit profiles."""

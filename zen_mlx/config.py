@@ -1,0 +1,62 @@
+"""Settings: the training configuration (whitepaper, Appendix A) and the user's config file."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from typing import Any
+
+from .errors import ConfigError
+from .names import config_path
+
+BLOCK_SIZES = (32, 64, 128, 256)
+
+
+@dataclasses.dataclass(frozen=True)
+class BitDeltaConfig:
+    """How a profile is trained. Field names and defaults are the whitepaper's Appendix A.
+
+    block_size: columns that share a scale when `use_per_channel_scale` is false: 32, 64, 128 or 256.
+    use_per_channel_scale: true: scale[n, k] = row[n] * col[k]; false: one scale per block of `block_size` columns.
+    straight_through: true: the progressive schedule, pure 1-bit at the end; false: full-precision deltas, signs at the end.
+    delta_regularization: L2, decoupled: d <- d - rate * L2 * d after each step.
+    sparsity_penalty: L1, decoupled: d <- d - rate * L1 * mean|d| * sign(d); a row whose scale ends below L1 times its
+        layer's mean scale is stored with scale 0.
+    learning_rate_scale: multiplies the method's reference rate (sign: 5e-4).
+    warmup_steps: steps of linear rate warm-up, at most a tenth of the run.
+    """
+
+    block_size: int = 128
+    use_per_channel_scale: bool = True
+    straight_through: bool = True
+    delta_regularization: float = 0.01
+    sparsity_penalty: float = 0.001
+    learning_rate_scale: float = 0.1
+    warmup_steps: int = 100
+
+    def __post_init__(self) -> None:
+        if self.block_size not in BLOCK_SIZES:
+            raise ConfigError("bad block size", field="block_size", expected=BLOCK_SIZES, found=self.block_size)
+        for name, least, strict in (
+            ("delta_regularization", 0.0, False),
+            ("sparsity_penalty", 0.0, False),
+            ("learning_rate_scale", 0.0, True),
+            ("warmup_steps", 0, False),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least or (strict and value == least):
+                raise ConfigError(
+                    f"bad {name}", field=name, expected=f"a number {'>' if strict else '>='} {least}", found=value
+                )
+
+
+def user_config() -> dict[str, Any]:
+    """`ZEN_HOME/config.toml` as a dict, {} when absent."""
+    path = config_path()
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("the configuration file is not valid TOML", path=path, found=str(error)) from error

@@ -1,0 +1,72 @@
+"""The only place where a name becomes a path.
+
+Everything zen_mlx keeps lives under one folder, `ZEN_HOME`:
+
+    profiles/NAME.bitdelta        finished profiles
+    bases/ALIAS/                  converted base models that did not come from the hub cache
+    runs/NAME/                    checkpoint of an unfinished training run (0700)
+    digests.json                  weight digests by file size and mtime
+    history                       lines typed into `zen chat`
+    config.toml                   the user's own aliases and defaults
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import platformdirs
+
+from .errors import NameInvalidError
+
+SUFFIX = ".bitdelta"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = {"base", "none", "con", "prn", "aux", "nul"}
+
+
+def zen_home() -> Path:
+    """`$ZEN_HOME`, else the platform's application directory."""
+    return Path(os.environ.get("ZEN_HOME") or platformdirs.user_data_dir("zen_mlx", appauthor=False)).expanduser()
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it is 1 to 64 of `A-Z a-z 0-9 . _ -`, begins with a letter or digit and is not reserved."""
+    if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.endswith(("." , SUFFIX)):
+        raise NameInvalidError(
+            f"{name!r} cannot be a profile name",
+            field="name",
+            expected="1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+            found=repr(name),
+        )
+    return name
+
+
+def profile_path(home: Path, name: str) -> Path:
+    """`home/profiles/NAME.bitdelta`."""
+    return home / "profiles" / f"{check_name(name)}{SUFFIX}"
+
+
+def run_dir(home: Path, name: str) -> Path:
+    """`home/runs/NAME`: where an unfinished training run of profile `name` keeps its checkpoint."""
+    return home / "runs" / check_name(name)
+
+
+def base_dir(name: str) -> Path:
+    """`ZEN_HOME/bases/NAME`: a base model that zen_mlx converted itself."""
+    return zen_home() / "bases" / check_name(name)
+
+
+def digest_cache_path() -> Path:
+    """`ZEN_HOME/digests.json`."""
+    return zen_home() / "digests.json"
+
+
+def history_path() -> Path:
+    """`ZEN_HOME/history`."""
+    return zen_home() / "history"
+
+
+def config_path() -> Path:
+    """`ZEN_HOME/config.toml`."""
+    return zen_home() / "config.toml"
