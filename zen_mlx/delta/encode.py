@@ -1,0 +1,127 @@
+"""D = tuned - base, stored as signs and scales: a fine-tuned checkpoint becomes the tensors of a profile.
+
+Tensor by tensor: one base tensor, one tuned tensor and their difference are in memory at a time, whatever the
+checkpoint's size. Knows nothing about files: it is handed two functions from a name to an f32 array (4-bit weights
+already dequantized).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..codec.parts import DensePart, Part, SignPart, decode_all, encode_sign
+from ..errors import ModelFormatError, TargetError
+from ..format.spec import DeltaTensor
+
+Reader = Callable[[str], np.ndarray]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """How well one tensor's delta D is kept by what was stored, D'.
+
+    delta_rms is D's root mean square; relative_error = ||D' - D|| / ||D||; energy_kept = 1 - relative_error^2
+    (negative where D' is worse than nothing); cosine is the angle's between D' and D; nbytes is the stored size.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    delta_rms: float
+    relative_error: float
+    energy_kept: float
+    cosine: float
+    nbytes: int
+
+
+def encode(
+    names: Iterable[str],
+    base_of: Reader,
+    tuned_of: Reader,
+    *,
+    targets: Collection[str],
+    scale: str = "rowcol",
+    block: int | None = None,
+    planes: int = 1,
+    dtype: str = "f16",
+    progress: Progress | None = None,
+) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
+    """Encode every changed tensor of `names`: those in `targets` as `planes` sign planes, the others dense.
+
+    Readers return arrays of any float dtype, equal in shape; they are called once per name, in order. An unchanged
+    tensor is neither stored nor listed. `progress(done, total, name)` follows each tensor. TargetError where the
+    shapes differ, ModelFormatError where a difference is not finite.
+    """
+    names = list(names)
+    tensors: dict[str, DeltaTensor] = {}
+    stats: list[LayerStats] = []
+    for done, name in enumerate(names, start=1):
+        delta = _difference(name, base_of(name), tuned_of(name))
+        if delta is not None:
+            parts: list[Part] = []
+            if name in targets:
+                parts.extend(encode_sign(delta, scale, block, planes, dtype))
+            else:
+                parts.append(_dense(delta, dtype))
+            tensors[name] = DeltaTensor(delta.shape, tuple(parts))
+            stats.append(measure(name, delta, tensors[name]))
+        if progress is not None:
+            progress(done, len(names), name)
+    return tensors, stats
+
+
+def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:
+    """Compare a non-zero delta with what `tensor` decodes to."""
+    kept = decode_all(tensor.parts, tensor.shape)
+    energy, kept_energy, shared = _dot(delta, delta), _dot(kept, kept), _dot(delta, kept)
+    kept -= delta
+    lost = _dot(kept, kept) / energy
+    return LayerStats(
+        name=name,
+        shape=tensor.shape,
+        delta_rms=(energy / delta.size) ** 0.5,
+        relative_error=lost**0.5,
+        energy_kept=1.0 - lost,
+        cosine=shared / (energy * kept_energy) ** 0.5 if kept_energy else 0.0,
+        nbytes=sum(_nbytes(part) for part in tensor.parts),
+    )
+
+
+def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | None:
+    """tuned - base in f32, None where nothing changed."""
+    if base.shape != tuned.shape:
+        raise TargetError(
+            "the fine-tuned tensor has another shape than the base's",
+            field=name,
+            expected=tuple(base.shape),
+            found=tuple(tuned.shape),
+        )
+    delta = np.subtract(tuned, base, dtype=np.float32)
+    peak = max(float(delta.max(initial=0.0)), -float(delta.min(initial=0.0)))
+    if not np.isfinite(peak):
+        raise ModelFormatError(
+            "a weight is not a finite number", field=name, expected="finite numbers", found=str(peak)
+        )
+    return delta if peak else None
+
+
+def _dense(delta: np.ndarray, dtype: str) -> DensePart:
+    """The delta as it is: f16 where asked for and every value fits."""
+    narrow = dtype == "f16" and float(np.abs(delta).max()) <= float(np.finfo(np.float16).max)
+    return DensePart(delta.astype(np.float16 if narrow else np.float32))
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Sum of products: BLAS in f32 over rows of the last axis, the rows' sums in f64."""
+    k = a.shape[-1]
+    rows = np.einsum("ij,ij->i", a.reshape(-1, k), b.reshape(-1, k))
+    return float(rows.sum(dtype=np.float64))
+
+
+def _nbytes(part: Part) -> int:
+    if isinstance(part, SignPart):
+        return part.bits.nbytes + sum(scale.nbytes for scale in part.scales)
+    return part.values.nbytes
