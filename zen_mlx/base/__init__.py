@@ -1,0 +1,1 @@
+"""Base models: alias -> folder of weights -> model, tokenizer and identity."""

@@ -1,0 +1,31 @@
+"""A model folder -> the mlx-lm module as it is stored, weights not read yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFormatError
+from . import check, omni
+
+
+def build(folder: Path) -> Any:
+    """The mlx-lm module of the model folder as stored, its weights still to be read from disk."""
+    from mlx_lm import utils
+
+    config = check.read_config(folder)
+    kwargs: dict[str, Any] = {}
+    if omni.is_omni(config):
+        kwargs = {"get_model_classes": omni.model_classes, "model_config": omni.text_config(config, folder)}
+    try:
+        model, _ = utils.load_model(folder, lazy=True, trust_remote_code=False, **kwargs)
+    except ModelFormatError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, FileNotFoundError, RuntimeError) as error:
+        raise ModelFormatError("mlx-lm cannot build this model", path=folder, found=first_line(error)) from error
+    return model
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what `error` says, its type when it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,99 @@
+"""A model folder is checked before MLX reads it: MLX maps whatever a safetensors header claims and may crash.
+
+Raises `ModelFormatError` naming the file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFormatError
+
+INDEX = "model.safetensors.index.json"
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """Check config.json, every `model*.safetensors` header and the index; return the config."""
+    config = read_config(folder)
+    if config.get("model_file") is not None:
+        raise ModelFormatError(
+            "this model wants to run Python code of its own, which zen_mlx never does",
+            path=folder / "config.json",
+            field="model_file",
+            found=config["model_file"],
+        )
+    names = {}
+    for file in weight_files(folder):
+        for name in tensor_names(file):
+            if name in names:
+                raise ModelFormatError(
+                    "a tensor is stored twice", path=file, field=name, found=f"also in {names[name]}"
+                )
+            names[name] = file.name
+    index = folder / INDEX
+    if index.is_file():
+        _check_index(index, names)
+    return config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelFormatError("a file of the model is missing", path=path) from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise ModelFormatError("not a readable JSON file", path=path, found=str(error)) from error
+    if not isinstance(value, dict):
+        raise ModelFormatError("not a JSON object", path=path, found=type(value).__name__)
+    return value
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of the model folder, with a `model_type`."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelFormatError(
+            "the configuration names no model type",
+            path=folder / "config.json",
+            field="model_type",
+            expected="a string",
+        )
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files mlx-lm reads weights from, sorted; at least one."""
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise ModelFormatError("no weights", path=folder, expected="model*.safetensors", found="none")
+    return files
+
+
+def tensor_names(file: Path) -> list[str]:
+    """Names in a safetensors file whose header, offsets and length agree."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as handle:
+            return list(handle.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFormatError("damaged or incomplete weights", path=file, found=str(error)) from error
+
+
+def _check_index(index: Path, names: dict[str, str]) -> None:
+    """Every tensor that the index lists is in the file it says."""
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict):
+        raise ModelFormatError("the weight index has no weight_map", path=index, field="weight_map")
+    for name, file in listed.items():
+        if names.get(name) != file:
+            raise ModelFormatError(
+                "the weight index and the weights disagree",
+                path=index,
+                field=name,
+                expected=file,
+                found=names.get(name, "in no file"),
+            )

@@ -1,0 +1,163 @@
+"""The two digests that identify a base.
+
+weights = SHA-256 over the tensors sorted by name bytes of `name \\0 DTYPE \\0 d0,d1,.. \\0` + SHA-256(little-endian C-order
+bytes), the tensors being what mlx-lm's `sanitize` makes of the STORED files (never of arrays cast for the CPU).
+tokenizer = SHA-256 of the canonical JSON {"model", "added_tokens", "chat_template"}.
+Both are kept in `ZEN_HOME/digests.json` by path, file sizes and modification times.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import fsio, names
+from ..errors import ModelFormatError
+from . import check
+from .build import build
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_DTYPE_NAMES = {
+    "bool_": "BOOL",
+    "uint8": "U8",
+    "uint16": "U16",
+    "uint32": "U32",
+    "uint64": "U64",
+    "int8": "I8",
+    "int16": "I16",
+    "int32": "I32",
+    "int64": "I64",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "float64": "F64",
+}
+_IN_FLIGHT = 4  # tensors in memory at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """Lower-case hex SHA-256 of a base's weights and of its tokenizer."""
+
+    weights: str
+    tokenizer: str
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """The digests of the model folder, from the cache when its files have not changed."""
+    folder = folder.absolute()
+    weight_files = [folder / "config.json", *check.weight_files(folder)]
+    tokenizer_files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
+    stamps = {"weights": _stamp(weight_files), "tokenizer": _stamp(tokenizer_files)}
+    cached = _read_cache().get(str(folder))
+    digests = {}
+    for part, compute in (("weights", weight_digest), ("tokenizer", tokenizer_digest)):
+        if isinstance(cached, dict) and cached.get(f"{part}_files") == stamps[part] and _is_hex(cached.get(part)):
+            digests[part] = cached[part]
+        else:
+            digests[part] = compute(folder)
+            cached = None if part == "weights" else cached
+    entry = {**digests, **{f"{part}_files": stamp for part, stamp in stamps.items()}}
+    if cached != entry:
+        fsio.write_json(names.digest_cache_path(), {**_read_cache(), str(folder): entry}, mode=fsio.PRIVATE_FILE_MODE)
+    return Fingerprint(**digests)
+
+
+def weight_digest(folder: Path) -> str:
+    """Hash every stored tensor of the model folder, a few at a time in memory."""
+    check.check_folder(folder)
+    return digest_tensors(_stored_tensors(folder))
+
+
+def digest_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...], np.ndarray]]) -> str:
+    """SHA-256 over (name, safetensors dtype, shape, bytes as an array), in the given order: by name bytes."""
+    total = hashlib.sha256()
+    with concurrent.futures.ThreadPoolExecutor(min(_IN_FLIGHT, os.cpu_count() or 1)) as pool:
+        waiting: collections.deque[tuple[bytes, concurrent.futures.Future[bytes]]] = collections.deque()
+        for name, dtype, shape, values in tensors:
+            head = f"{name}\0{dtype}\0{','.join(map(str, shape))}\0".encode()
+            waiting.append((head, pool.submit(_sha256, values)))
+            if len(waiting) >= _IN_FLIGHT:
+                _take(total, waiting)
+        while waiting:
+            _take(total, waiting)
+    return total.hexdigest()
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 of what decides how text becomes token ids: model, added tokens and chat template."""
+    tokenizer = check.read_json(folder / "tokenizer.json")
+    if "model" not in tokenizer:
+        raise ModelFormatError("the tokenizer has no model", path=folder / "tokenizer.json", field="model")
+    identity = {
+        "model": tokenizer["model"],
+        "added_tokens": tokenizer.get("added_tokens", []),
+        "chat_template": chat_template(folder),
+    }
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def chat_template(folder: Path) -> str | None:
+    """The chat template transformers would use: chat_template.jinja, else the one in tokenizer_config.json."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    config = folder / "tokenizer_config.json"
+    template = check.read_json(config).get("chat_template") if config.is_file() else None
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    parameters: list[tuple[str, Any]] = tree_flatten(build(folder).parameters())
+    parameters.sort(key=lambda item: item[0].encode(), reverse=True)
+    views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
+    while parameters:
+        # Popped, so that a tensor's memory is free as soon as it is hashed.
+        name, value = parameters.pop()
+        dtype = _DTYPE_NAMES[str(value.dtype).rpartition(".")[2].replace("bool", "bool_")]
+        raw = np.array(
+            value.view(views[value.dtype.size]) if value.ndim else value.reshape(1).view(views[value.dtype.size])
+        )
+        yield name, dtype, tuple(value.shape), raw
+
+
+def _sha256(values: np.ndarray) -> bytes:
+    return hashlib.sha256(memoryview(np.ascontiguousarray(values)).cast("B")).digest()
+
+
+def _take(total: Any, waiting: collections.deque[tuple[bytes, concurrent.futures.Future[bytes]]]) -> None:
+    head, future = waiting.popleft()
+    total.update(head + future.result())
+
+
+def _stamp(files: list[Path]) -> list[list[Any]]:
+    return [[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]
+
+
+def _read_cache() -> dict[str, Any]:
+    """The digest cache; an unreadable one only costs hashing again."""
+    try:
+        value = json.loads(names.digest_cache_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_hex(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64

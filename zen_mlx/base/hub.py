@@ -1,0 +1,115 @@
+"""Hub repositories through huggingface_hub: its cache, resume, HF_HOME, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import DownloadError, ModelFormatError, ModelNotFoundError
+from . import check
+from .registry import Source
+
+Progress = Callable[[str, int, int | None], None]
+
+# Weights, configuration and tokenizer only: never code.
+PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jinja"]
+
+
+def local_path(source: Source) -> Path | None:
+    """The newest complete snapshot of the first of `source.repos` that is in the cache; no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    for repo in source.repos:
+        try:
+            folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=PATTERNS))
+        except (LocalEntryNotFoundError, HFValidationError):
+            continue
+        if _complete(folder):
+            return folder
+    return None
+
+
+def pull(source: Source, progress: Progress | None = None) -> Path:
+    """Download the first of `source.repos` that exists."""
+    import httpx2
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    if constants.is_offline_mode():
+        raise DownloadError(
+            f"{source.name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
+            field="model",
+            expected=" or ".join(source.repos),
+            hint="unset HF_HUB_OFFLINE and try again, or use the embedded base smollm2-135m",
+        )
+    for repo in source.repos:
+        try:
+            folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
+        except GatedRepoError as error:
+            raise DownloadError(
+                f"the hub gives {repo} only to those who accepted its terms",
+                field="model",
+                hint=f"accept them at https://huggingface.co/{repo} and set HF_TOKEN",
+            ) from error
+        except RepositoryNotFoundError:
+            continue
+        except HFValidationError as error:
+            raise ModelNotFoundError("not a valid repository id", field="model", found=repo) from error
+        except (LocalEntryNotFoundError, HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+            raise DownloadError(
+                f"fetching {repo} failed",
+                field="model",
+                found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+                hint="check the connection and try again: what has arrived is kept",
+            ) from error
+        check.check_folder(Path(folder))
+        return Path(folder)
+    raise ModelNotFoundError(
+        f"the hub has no {' nor '.join(source.repos)}, or it is private",
+        field="model",
+        found=source.name,
+        hint="set HF_TOKEN if it is private; zen models list shows the names that are built in",
+    )
+
+
+def _complete(folder: Path) -> bool:
+    """Whether config and every weight file are there: an old cache entry may hold a part of the repository."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / check.INDEX
+    if index.is_file():
+        try:
+            listed = check.read_json(index).get("weight_map")
+        except ModelFormatError:
+            return False
+        return isinstance(listed, dict) and all((folder / str(file)).is_file() for file in listed.values())
+    return any(folder.glob("model*.safetensors"))
+
+
+def _bar(repo: str, progress: Progress | None) -> Any:
+    """A tqdm class that draws nothing and forwards byte counts to `progress`."""
+    from tqdm.auto import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs["disable"] = True
+            self._bytes = kwargs.get("unit") == "B"
+            self._description = f"downloading {repo}"
+            self._done = int(kwargs.get("initial") or 0)
+            super().__init__(*args, **kwargs)
+            self.total = kwargs.get("total")
+
+        def update(self, n: float | None = 1) -> None:
+            self._done += int(n or 0)
+            if progress is not None and self._bytes:
+                progress(self._description, self._done, int(self.total) if self.total else None)
+
+    return Bar

@@ -1,0 +1,61 @@
+"""name -> (model, tokenizer): fresh mlx-lm modules at each call, nothing patched, no code of the model's own is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFormatError
+from . import check, pull
+from .build import build, first_line
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[Any, Any]:
+    """Return (model, tokenizer) of the base `name`, fetched first when it is not on this machine.
+
+    The tokenizer is mlx-lm's `TokenizerWrapper`. On MLX without a GPU every f16 and bf16 array becomes f32, several times
+    faster there; packed weights of a quantized base stay packed, their scales and biases become f32.
+    Raises `ModelNotFoundError`, `DownloadError` or `ModelFormatError`.
+    """
+    folder = pull.pull(str(name), progress)
+    config = check.check_folder(folder)
+    model = load_model(folder)
+    return model, load_tokenizer(folder, config)
+
+
+def load_model(folder: Path) -> Any:
+    """The mlx-lm module of the model folder, weights in memory."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    model = build(folder)
+    if mx.default_device().type == mx.DeviceType.cpu:
+        # Half precision does not go through BLAS on the CPU and is five to ten times slower.
+        half = (mx.float16, mx.bfloat16)
+        model.update(
+            tree_map(lambda value: value.astype(mx.float32) if value.dtype in half else value, model.parameters())
+        )
+    mx.eval(model.parameters())
+    model.eval()
+    return model
+
+
+def load_tokenizer(folder: Path, config: dict[str, Any] | None = None) -> Any:
+    """The `TokenizerWrapper` of the model folder."""
+    from mlx_lm import utils
+
+    if config is None:
+        config = check.read_config(folder)
+    eos = config.get("eos_token_id")
+    generation = folder / "generation_config.json"
+    if generation.is_file():
+        eos = check.read_json(generation).get("eos_token_id") or eos
+    try:
+        # None would make transformers ask on the terminal whether to run the repository's code.
+        return utils.load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=eos)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, json.JSONDecodeError) as error:
+        raise ModelFormatError("the tokenizer cannot be loaded", path=folder, found=first_line(error)) from error

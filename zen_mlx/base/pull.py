@@ -1,0 +1,43 @@
+"""name -> a folder that mlx-lm can load, fetched when it is not on this machine.
+
+An interrupted fetch leaves nothing that looks finished; hub downloads resume where they stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ModelNotFoundError
+from . import embedded, hub, registry
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def pull(name: str, progress: Progress | None = None) -> Path:
+    """The model folder of `name`; `progress(description, done_bytes, total_bytes | None)` is called while it is fetched.
+
+    Raises `ModelNotFoundError`, `ModelFormatError`, `StorageError`, or `DownloadError` with the way out.
+    """
+    source = registry.resolve(name)
+    found = _local(source)
+    if found is not None:
+        return found
+    if source.kind == "embedded":
+        return embedded.pull(progress)
+    if source.kind == "hub":
+        return hub.pull(source, progress)
+    raise ModelNotFoundError("no such model folder", path=source.path, field="model", found=name)
+
+
+def local_path(name: str) -> Path | None:
+    """The model folder of `name` if it is complete on this machine; never touches the network."""
+    return _local(registry.resolve(name))
+
+
+def _local(source: registry.Source) -> Path | None:
+    if source.kind == "embedded":
+        return embedded.local_path()
+    if source.kind == "hub":
+        return hub.local_path(source)
+    return source.path if source.path is not None and source.path.is_dir() else None
