@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..codec.parts import DensePart, Part, SignPart, decode_all, encode_sign
+from ..codec.parts import DensePart, Part, decode_all, encode_sign
 from ..errors import ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 
@@ -86,7 +86,7 @@ def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:
         relative_error=lost**0.5,
         energy_kept=1.0 - lost,
         cosine=shared / (energy * kept_energy) ** 0.5 if kept_energy else 0.0,
-        nbytes=sum(_nbytes(part) for part in tensor.parts),
+        nbytes=sum(part.nbytes for part in tensor.parts),
     )
 
 
@@ -119,9 +119,3 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
     k = a.shape[-1]
     rows = np.einsum("ij,ij->i", a.reshape(-1, k), b.reshape(-1, k))
     return float(rows.sum(dtype=np.float64))
-
-
-def _nbytes(part: Part) -> int:
-    if isinstance(part, SignPart):
-        return part.bits.nbytes + sum(scale.nbytes for scale in part.scales)
-    return part.values.nbytes

@@ -28,7 +28,7 @@ class BitDeltaLinear(nn.Module):
     """y = base(x) + sum over parts of part(x), in front of nn.Linear or nn.QuantizedLinear; parts have one slot."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        y = super().__call__(x)
+        y: mx.array = super().__call__(x)
         return add_parts(x, self[DELTA], y) if self[DELTA] else y
 
 
@@ -40,7 +40,7 @@ class BitDeltaSwitchLinear(nn.Module):
     """
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
-        y = super().__call__(x, indices, sorted_indices=sorted_indices)
+        y: mx.array = super().__call__(x, indices, sorted_indices=sorted_indices)
         if not self[DELTA]:
             return y
         rows = mx.broadcast_to(x, (*y.shape[:-1], x.shape[-1]))
@@ -56,10 +56,10 @@ def _refuse_quantizing(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 
 @cache
 def delta_class(base: type[nn.Module]) -> type[nn.Module]:
-    """The class of a `base` layer that carries a delta."""
+    """The class of a `base` layer that carries a delta: it, its mixin and `base` lead the method resolution order."""
     mixin = BitDeltaSwitchLinear if issubclass(base, SWITCH) else BitDeltaLinear
     members = {"to_quantized": _refuse_quantizing} if hasattr(base, "to_quantized") else {}
-    return type(f"BitDelta{base.__name__}", (mixin, base), {"__module__": __name__, "_base_class": base, **members})
+    return type(f"BitDelta{base.__name__}", (mixin, base), {"__module__": __name__, **members})
 
 
 def set_delta(layer: nn.Module, parts: tuple[Part, ...]) -> None:
@@ -73,4 +73,4 @@ def remove_delta(layer: nn.Module) -> None:
     """Give `layer` its own class back."""
     if DELTA in layer:
         del layer[DELTA]
-        layer.__class__ = type(layer)._base_class
+        layer.__class__ = type(layer).__mro__[2]

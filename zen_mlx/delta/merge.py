@@ -23,6 +23,10 @@ def _delta(base: mx.array, tensor: ResidentTensor) -> mx.array:
     return dense_delta(tensor.parts, tensor.shape[-1]).reshape(base.shape)
 
 
+def _energy(array: mx.array) -> float:
+    return float((array * array).sum().item())  # type: ignore[arg-type]
+
+
 def merge(base: mx.array, tensor: ResidentTensor) -> mx.array:
     """base + delta in base's dtype, evaluated: one tensor's temporaries at a time."""
     value = (base.astype(mx.float32) + _delta(base, tensor)).astype(base.dtype)
@@ -40,8 +44,8 @@ def merge_within_bound(pairs: dict[str, tuple[mx.array, ResidentTensor, bool]]) 
         if is_target:
             delta = _delta(base, tensor)
             error = value.astype(mx.float32) - base.astype(mx.float32) - delta
-            lost += float((error * error).sum().item())
-            total += float((delta * delta).sum().item())
+            lost += _energy(error)
+            total += _energy(delta)
     loss = sqrt(lost / total) if total else 0.0
     if loss > MAX_MERGE_LOSS:
         raise TargetError(

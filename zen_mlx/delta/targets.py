@@ -37,16 +37,21 @@ def _is_router(path: str, switches: list[str]) -> bool:
     return False
 
 
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Path -> module, in the order of the model's tree."""
+    return dict(reversed(model.named_modules()))  # type: ignore[no-untyped-call]
+
+
 def target_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Parameter name (with `.weight`) -> layer, for every target, in the order of the model's tree."""
-    modules = dict(model.named_modules())
+    modules = _modules(model)
     switches = [path for path, module in modules.items() if isinstance(module, SWITCH)]
-    found = {}
+    found: dict[str, nn.Module] = {}
     for path, module in modules.items():
         inside = any(part.isdigit() for part in path.split("."))
         if isinstance(module, LINEAR + SWITCH) and inside and not _is_router(path, switches):
             found[f"{path}.weight"] = module
-    return dict(reversed(found.items()))
+    return found
 
 
 def targets(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -66,7 +71,7 @@ def is_quantized(module: nn.Module) -> bool:
 
 def arrays(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, mx.array]]:
     """(full name, module, key, array) of every parameter; a quantized weight's scales and biases are part of it."""
-    for path, module in model.named_modules():
+    for path, module in _modules(model).items():
         inner = ("scales", "biases", "global_scale") if is_quantized(module) else ()
         for key, value in module.items():
             if isinstance(value, mx.array) and not key.startswith("_") and key not in inner:
