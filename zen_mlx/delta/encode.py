@@ -16,6 +16,9 @@ from ..codec.parts import DensePart, Part, decode_all, encode_sign
 from ..errors import ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 
+# Under this a float16 keeps fewer than 8 significant bits.
+_F16_SMALLEST = 2.0**-17
+
 Reader = Callable[[str], np.ndarray]
 Progress = Callable[[int, int, str], None]
 
@@ -86,7 +89,7 @@ def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:
         relative_error=lost**0.5,
         energy_kept=1.0 - lost,
         cosine=shared / (energy * kept_energy) ** 0.5 if kept_energy else 0.0,
-        nbytes=sum(part.nbytes for part in tensor.parts),
+        nbytes=tensor.nbytes,
     )
 
 
@@ -109,8 +112,8 @@ def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | 
 
 
 def _dense(delta: np.ndarray, dtype: str) -> DensePart:
-    """The delta as it is: f16 where asked for and every value fits."""
-    narrow = dtype == "f16" and float(np.abs(delta).max()) <= float(np.finfo(np.float16).max)
+    """The delta as it is: f16 where asked for, unless the largest value is beyond its range or below its precision."""
+    narrow = dtype == "f16" and _F16_SMALLEST <= float(np.abs(delta).max()) <= float(np.finfo(np.float16).max)
     return DensePart(delta.astype(np.float16 if narrow else np.float32))
 
 

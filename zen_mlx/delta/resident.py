@@ -32,10 +32,8 @@ def slot_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return math.prod(shape[:-2]), n, k
 
 
-def _sign(part: codec.SignPart, shape: tuple[int, ...]) -> Part:
+def _sign(part: codec.SignPart, shape: tuple[int, ...]) -> Sign:
     s, n, k = slot_shape(shape)
-    if len(shape) < 2:
-        return Dense(mx.array(codec.decode(part, shape).reshape(s, n, k)))
     scales = [np.asarray(scale, dtype=np.float32) for scale in part.scales]
     row = col = block = None
     if part.scale == "tensor":
