@@ -87,8 +87,8 @@ def _load() -> Status:
 def _open_wheel(site: Path) -> tuple[ctypes.CDLL, str] | None:
     """OpenBLAS from the ngsolve-openblas wheel.
 
-    It needs libgfortran.so.5 beside itself or on the system. MLX's wheel carries one under another file name, so both are
-    linked into a folder of their own; once loaded the folder is not needed any more.
+    It needs libgfortran.so.5 beside itself or on the system. MLX's wheel carries one under another file name, so both
+    are linked into a folder of their own; once loaded the folder is not needed any more.
     """
     spec = importlib.util.find_spec("ngsolve_openblas")
     places = spec.submodule_search_locations if spec is not None else None

@@ -11,6 +11,11 @@ from . import check, omni
 
 def build(folder: Path) -> Any:
     """The mlx-lm module of the model folder as stored, its weights still to be read from disk."""
+    return build_with_config(folder)[0]
+
+
+def build_with_config(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """`build` and the configuration mlx-lm made of config.json. Code in the folder is never run."""
     from mlx_lm import utils
 
     config = check.read_config(folder)
@@ -18,12 +23,19 @@ def build(folder: Path) -> Any:
     if omni.is_omni(config):
         kwargs = {"get_model_classes": omni.model_classes, "model_config": omni.text_config(config, folder)}
     try:
-        model, _ = utils.load_model(folder, lazy=True, trust_remote_code=False, **kwargs)
-    except ModelFormatError:
-        raise
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, FileNotFoundError, RuntimeError) as error:
+        model, config = utils.load_model(folder, lazy=True, trust_remote_code=False, **kwargs)
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise ModelFormatError("mlx-lm cannot build this model", path=folder, found=first_line(error)) from error
-    return model
+    return model, config
 
 
 def first_line(error: BaseException) -> str:

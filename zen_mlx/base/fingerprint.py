@@ -1,7 +1,7 @@
 """The two digests that identify a base.
 
-weights = SHA-256 over the tensors sorted by name bytes of `name \\0 DTYPE \\0 d0,d1,.. \\0` + SHA-256(little-endian C-order
-bytes), the tensors being what mlx-lm's `sanitize` makes of the STORED files (never of arrays cast for the CPU).
+weights = SHA-256 over the tensors sorted by name bytes of `name \\0 DTYPE \\0 d0,d1,.. \\0` + SHA-256(little-endian
+C-order bytes), the tensors being what mlx-lm's `sanitize` makes of the STORED files (never of arrays cast for the CPU).
 tokenizer = SHA-256 of the canonical JSON {"model", "added_tokens", "chat_template"}.
 Both are kept in `ZEN_HOME/digests.json` by path, file sizes and modification times.
 """
@@ -54,7 +54,7 @@ class Fingerprint:
 
 def fingerprint(folder: Path) -> Fingerprint:
     """The digests of the model folder, from the cache when its files have not changed."""
-    folder = folder.absolute()
+    folder = folder.resolve()
     weight_files = [folder / "config.json", *check.weight_files(folder)]
     tokenizer_files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     stamps = {"weights": _stamp(weight_files), "tokenizer": _stamp(tokenizer_files)}
@@ -124,7 +124,7 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], n
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    parameters: list[tuple[str, Any]] = tree_flatten(build(folder).parameters())
+    parameters: Any = tree_flatten(build(folder).parameters())
     parameters.sort(key=lambda item: item[0].encode(), reverse=True)
     views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
     while parameters:
@@ -138,7 +138,7 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], n
 
 
 def _sha256(values: np.ndarray) -> bytes:
-    return hashlib.sha256(memoryview(np.ascontiguousarray(values)).cast("B")).digest()
+    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).digest()
 
 
 def _take(total: Any, waiting: collections.deque[tuple[bytes, concurrent.futures.Future[bytes]]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DownloadError, ModelFormatError, ModelNotFoundError
+from ..errors import DownloadError, ModelFormatError, ModelNotFoundError, StorageError
 from . import check
 from .registry import Source
 
@@ -33,7 +34,6 @@ def local_path(source: Source) -> Path | None:
 
 def pull(source: Source, progress: Progress | None = None) -> Path:
     """Download the first of `source.repos` that exists."""
-    import httpx2
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -43,7 +43,9 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
         RepositoryNotFoundError,
     )
 
-    if constants.is_offline_mode():
+    # The HTTP client differs between versions of huggingface_hub; its errors are the base of the hub's own.
+    transport = HfHubHTTPError.__mro__[1]
+    if constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"{source.name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
             field="model",
@@ -63,7 +65,9 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
             continue
         except HFValidationError as error:
             raise ModelNotFoundError("not a valid repository id", field="model", found=repo) from error
-        except (LocalEntryNotFoundError, HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, transport, OSError) as error:
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageError("the disk is full", path=constants.HF_HUB_CACHE, hint="free some space") from error
             raise DownloadError(
                 f"fetching {repo} failed",
                 field="model",

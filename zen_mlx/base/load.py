@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
-from . import check, pull
+from . import check, omni, pull
 from .build import build, first_line
 
 Progress = Callable[[str, int, int | None], None]
@@ -17,8 +17,8 @@ Progress = Callable[[str, int, int | None], None]
 def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[Any, Any]:
     """Return (model, tokenizer) of the base `name`, fetched first when it is not on this machine.
 
-    The tokenizer is mlx-lm's `TokenizerWrapper`. On MLX without a GPU every f16 and bf16 array becomes f32, several times
-    faster there; packed weights of a quantized base stay packed, their scales and biases become f32.
+    The tokenizer is mlx-lm's `TokenizerWrapper`. On MLX without a GPU every f16 and bf16 array becomes f32, several
+    times faster there; packed weights of a quantized base stay packed, their scales and biases become f32.
     Raises `ModelNotFoundError`, `DownloadError` or `ModelFormatError`.
     """
     folder = pull.pull(str(name), progress)
@@ -50,12 +50,13 @@ def load_tokenizer(folder: Path, config: dict[str, Any] | None = None) -> Any:
 
     if config is None:
         config = check.read_config(folder)
-    eos = config.get("eos_token_id")
+    eos = omni.plain_config(config).get("eos_token_id")
     generation = folder / "generation_config.json"
     if generation.is_file():
         eos = check.read_json(generation).get("eos_token_id") or eos
+    load: Any = utils.load_tokenizer
     try:
         # None would make transformers ask on the terminal whether to run the repository's code.
-        return utils.load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=eos)
+        return load(folder, {"trust_remote_code": False}, eos_token_ids=eos)
     except (ValueError, TypeError, KeyError, AttributeError, OSError, ImportError, json.JSONDecodeError) as error:
         raise ModelFormatError("the tokenizer cannot be loaded", path=folder, found=first_line(error)) from error

@@ -14,6 +14,7 @@ from ..errors import ModelFormatError
 MODEL_TYPE = "qwen3_omni_moe"
 _PREFIX = "thinker."
 _KEPT = (_PREFIX + "model.", _PREFIX + "lm_head.")
+_OTHER_PARTS = ("thinker_config", "talker_config", "code2wav_config")
 
 
 def is_omni(config: dict[str, Any]) -> bool:
@@ -29,14 +30,13 @@ def notes(config: dict[str, Any]) -> list[str]:
 
 
 def text_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The qwen3_moe configuration inside an omni `config`, as an override for mlx-lm's `load_model`."""
-    thinker = config.get("thinker_config")
-    text = thinker.get("text_config") if isinstance(thinker, dict) else None
-    if not isinstance(text, dict):
+    """The text settings inside an omni `config`, as an override for mlx-lm's `load_model`."""
+    text = _text(config)
+    if text is None:
         raise ModelFormatError(
             "the omni configuration has no text part", path=folder / "config.json", field="thinker_config.text_config"
         )
-    out = dict(text)
+    out = {**text, "model_type": MODEL_TYPE}
     scaling = out.get("rope_scaling")
     if isinstance(scaling, dict) and "mrope_section" in scaling:
         # For text the three position streams are equal, which is ordinary RoPE.
@@ -45,7 +45,15 @@ def text_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(parameters, dict) and "rope_theta" in parameters:
         out.setdefault("rope_theta", parameters["rope_theta"])
     out.setdefault("tie_word_embeddings", False)
-    return {**out, "model_type": MODEL_TYPE}
+    return out
+
+
+def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` as that of the qwen3_moe model the text part is; any other configuration unchanged."""
+    if not is_omni(config):
+        return config
+    rest = {key: value for key, value in config.items() if key not in _OTHER_PARTS}
+    return {**(_text(config) or {}), **rest, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
 
 
 def model_classes(config: dict[str, Any]) -> tuple[type, type]:
@@ -53,8 +61,9 @@ def model_classes(config: dict[str, Any]) -> tuple[type, type]:
     from mlx_lm.models import qwen3_moe
 
     class Thinker(qwen3_moe.Model):
-        def sanitize(self, weights: dict[str, Any]) -> dict[str, Any]:
-            return super().sanitize(rename(weights))
+        def sanitize(self, weights: dict[str, Any]) -> Any:
+            sanitize: Any = super().sanitize
+            return sanitize(rename(weights))
 
     return Thinker, qwen3_moe.ModelArgs
 
@@ -62,3 +71,9 @@ def model_classes(config: dict[str, Any]) -> tuple[type, type]:
 def rename(weights: dict[str, Any]) -> dict[str, Any]:
     """Keep the thinker's text weights, under qwen3_moe names."""
     return {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_KEPT)}
+
+
+def _text(config: dict[str, Any]) -> dict[str, Any] | None:
+    thinker = config.get("thinker_config")
+    text = thinker.get("text_config") if isinstance(thinker, dict) else None
+    return text if isinstance(text, dict) else None

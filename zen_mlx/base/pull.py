@@ -15,8 +15,9 @@ Progress = Callable[[str, int, int | None], None]
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
-    """The model folder of `name`; `progress(description, done_bytes, total_bytes | None)` is called while it is fetched.
+    """The model folder of `name`, fetched when it is not on this machine.
 
+    `progress(description, done_bytes, total_bytes | None)` is called while that goes on.
     Raises `ModelNotFoundError`, `ModelFormatError`, `StorageError`, or `DownloadError` with the way out.
     """
     source = registry.resolve(name)

@@ -77,7 +77,8 @@ def resolve(name: str) -> Source:
         return converted
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return Source(name, "folder", path=folder.absolute(), summary="a folder on this machine")
+        folder = folder.absolute()
+        return Source(str(folder), "folder", path=folder, summary="a folder on this machine")
     if name.startswith(("/", ".", "~")):
         raise ModelNotFoundError("no such model folder", path=folder, field="model", found=name)
     if _REPO.fullmatch(name):

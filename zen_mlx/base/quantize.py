@@ -1,0 +1,74 @@
+"""name -> a quantized copy of the base under `ZEN_HOME/bases`, which remembers what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .. import fsio, names
+from ..errors import ConfigError, InputError
+from . import check, omni, pull, registry
+from .build import build_with_config
+from .exclusive import exclusive
+from .fingerprint import fingerprint
+from .info import DERIVED_FROM, quantization
+
+BITS = (2, 3, 4, 5, 6, 8)
+GROUP_SIZES = (32, 64, 128)
+_DEFAULT_GROUP = 64
+_COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
+
+
+def quantize(name: str, bits: int, group_size: int = _DEFAULT_GROUP) -> Path:
+    """Make `NAME-{bits}bit` from the base `name` (mlx-lm's affine quantization) and return its folder.
+
+    config.json gets `zen_derived_from`, the source's weight digest. The tokenizer's files are copied as they are. The
+    same request again returns what is there. Raises `ConfigError` for bits or a group size MLX does not have.
+    """
+    for field, value, allowed in (("bits", bits, BITS), ("group_size", group_size, GROUP_SIZES)):
+        if value not in allowed:
+            raise ConfigError(f"bad {field}", field=field, expected=allowed, found=value)
+    source = registry.resolve(name)
+    folder = pull.pull(name)
+    if quantization(check.check_folder(folder)) is not None:
+        raise InputError("this base is quantized already", path=folder, field="model", found=name)
+    digest = fingerprint(folder).weights
+    target = names.base_dir(_target_name(source, folder, bits, group_size))
+    with exclusive(target):
+        if not _is_made(target, digest):
+            with fsio.publish(target, folder=True, mode=0o755) as temporary:
+                _write(folder, temporary, digest, bits, group_size)
+                check.check_folder(temporary)
+    return target
+
+
+def _target_name(source: registry.Source, folder: Path, bits: int, group_size: int) -> str:
+    stem = folder.name if source.kind == "folder" else source.name.replace("/", "--")
+    return f"{stem}-{bits}bit" + (f"-g{group_size}" if group_size != _DEFAULT_GROUP else "")
+
+
+def _is_made(target: Path, digest: str) -> bool:
+    return (target / "config.json").is_file() and check.read_config(target).get(DERIVED_FROM) == digest
+
+
+def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) -> None:
+    from mlx_lm import utils
+
+    model, config = build_with_config(source)
+    # quantize_model prints a line; what a library has to say is for its caller to print.
+    with contextlib.redirect_stdout(io.StringIO()):
+        model, config = utils.quantize_model(model, config, group_size, bits)
+    for pattern in _COPIED:
+        for file in source.glob(pattern):
+            if file.name not in ("config.json", check.INDEX):
+                shutil.copyfile(file, target / file.name)
+    utils.save_model(target, model, donate_model=True)
+    _write_config(target, {**omni.plain_config(config), DERIVED_FROM: digest})
+
+
+def _write_config(target: Path, config: dict[str, Any]) -> None:
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
