@@ -1,0 +1,140 @@
+"""delta = sum over parts of decode(part): a sign plane with its scales, or plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+from .pack import pack_signs, row_chunks, unpack_signs
+from .scales import check_scale, expand_scales, fit_scales
+
+DTYPES = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+MAX_PARTS = 16
+_F16_LARGEST = 65504.0
+_F16_SMALLEST = 2.0**-17
+"""Under this a float16 keeps fewer than 8 significant bits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SignPart:
+    """scale[n, k] * (+1 where bit k of row n is set, else -1).
+
+    bits: u32 [E.., N, ceil(K/32)]. scales: the arrays of `scales.scale_shapes`, all float16 or all float32.
+    block: columns per scale for the kind `block`, else None.
+    """
+
+    scale: str
+    block: int | None
+    bits: np.ndarray
+    scales: tuple[np.ndarray, ...]
+
+    @property
+    def dtype(self) -> str:
+        """`f16` or `f32`: how the scales are stored."""
+        return "f16" if self.scales[0].dtype == np.float16 else "f32"
+
+    @property
+    def nbytes(self) -> int:
+        return self.bits.nbytes + sum(array.nbytes for array in self.scales)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DensePart:
+    """The values themselves, float16 or float32, in the parameter's full shape."""
+
+    values: np.ndarray
+
+    @property
+    def dtype(self) -> str:
+        """`f16` or `f32`: how the values are stored."""
+        return "f16" if self.values.dtype == np.float16 else "f32"
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes
+
+
+Part = SignPart | DensePart
+
+
+def encode_sign(
+    delta: np.ndarray, scale: str = "rowcol", block: int | None = None, planes: int = 1, dtype: str = "f16"
+) -> list[SignPart]:
+    """delta [E.., N, K] -> `planes` sign parts; plane i codes what the planes before it leave over.
+
+    Scales are rounded to `dtype` before the rest is taken, so a later plane also corrects the rounding. A plane whose
+    scales float16 cannot hold (one over 65504, or all under 2^-17) is stored as f32 instead.
+    Errors: ConfigError for a delta that is not finite, has fewer than two axes, or an unknown setting.
+    """
+    check_scale(scale, block)
+    if dtype not in DTYPES:
+        raise ConfigError("unknown dtype", field="dtype", expected=", ".join(DTYPES), found=dtype)
+    if not 1 <= planes <= MAX_PARTS:
+        raise ConfigError("bad number of planes", field="planes", expected=f"1 to {MAX_PARTS}", found=planes)
+    parts: list[SignPart] = []
+    rest = delta
+    for plane in range(planes):
+        part = SignPart(scale, block, pack_signs(rest), _rounded(fit_scales(rest, scale, block), dtype))
+        parts.append(part)
+        if plane + 1 < planes:
+            if plane == 0:
+                rest = delta.astype(np.float32, order="C")
+            _subtract(rest, part)
+    return parts
+
+
+def decode(part: Part, shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [*shape]: what `part` adds to the parameter."""
+    if isinstance(part, DensePart):
+        return part.values.astype(np.float32).reshape(shape)
+    out = unpack_signs(part.bits, shape[-1])
+    if part.scale == "rowcol":
+        # In two steps: the full product would be another array of the delta's size.
+        out *= expand_scales("row", part.scales[:1], shape, None)
+        out *= expand_scales("col", part.scales[1:], shape, None)
+    else:
+        out *= expand_scales(part.scale, part.scales, shape, part.block)
+    return out.reshape(shape)
+
+
+def decode_all(parts: Sequence[Part], shape: tuple[int, ...]) -> np.ndarray:
+    """float32 [*shape]: the sum of the parts, in order."""
+    if not parts:
+        return np.zeros(shape, dtype=np.float32)
+    out = decode(parts[0], shape)
+    for part in parts[1:]:
+        out += decode(part, shape)
+    return out
+
+
+def _rounded(arrays: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, ...]:
+    largest = [float(array.max()) for array in arrays]
+    if dtype == "f16" and all(top <= _F16_LARGEST and (top == 0 or top >= _F16_SMALLEST) for top in largest):
+        return tuple(array.astype(DTYPES["f16"]) for array in arrays)
+    return tuple(array.astype(DTYPES["f32"], copy=False) for array in arrays)
+
+
+def _subtract(rest: np.ndarray, part: SignPart) -> None:
+    """rest -= decode(part), a few rows at a time."""
+    n, k = rest.shape[-2:]
+    flat = rest.reshape(-1, n, k)
+    bits = part.bits.reshape(len(flat), n, -1)
+    scales = [array.reshape(len(flat), -1) for array in part.scales]
+    for index in range(len(flat)):
+        for rows in row_chunks(n, k):
+            some = []
+            for position, array in enumerate(scales):
+                by_row = part.scale == "row" or (part.scale == "rowcol" and position == 0)
+                values = array[index]
+                if part.scale == "tensor":
+                    values = values[0]
+                elif part.scale == "block":
+                    values = values.reshape(n, -1)[rows]
+                elif by_row:
+                    values = values[rows]
+                some.append(np.asarray(values))
+            piece = SignPart(part.scale, part.block, bits[index, rows], tuple(some))
+            flat[index, rows] -= decode(piece, (rows.stop - rows.start, k))

@@ -1,0 +1,1 @@
+"""The `.bitdelta` file: bytes <-> named arrays, checked as if every file were hostile."""

@@ -1,0 +1,189 @@
+"""Profile -> `.bitdelta` bytes: the same profile always gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import numpy as np
+
+from ..codec.parts import MAX_PARTS, DensePart, SignPart
+from ..errors import ConfigError
+from ..fsio import publish
+from .spec import (
+    MAGIC,
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    PIECE_BYTES,
+    PREFIX_BYTES,
+    TENSOR_ALIGN,
+    DeltaTensor,
+    Fail,
+    Profile,
+    align,
+    arrays_of,
+    canonical,
+    check_facts,
+    check_layout,
+    check_shape,
+    layout_of,
+    segments,
+    split_name,
+)
+from .v1_write import write_v1
+from .values import check_bits, check_dense, check_scales
+
+
+def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> list[str]:
+    """Publish `profile` at `path`, whole or not at all; return one sentence for each thing version 1 cannot hold.
+
+    A tensor whose delta is zero everywhere is left out: an absent parameter is unchanged. The payload is streamed; no
+    second copy of it is made. Errors: ConfigError (the profile breaks a rule of the format), StorageError.
+    """
+    if version not in (1, 2):
+        raise ConfigError("unknown version", field="version", expected="1 or 2", found=version)
+    target = Path(path)
+
+    def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
+        raise ConfigError(message, path=target, field=field, expected=expected, found=found)
+
+    facts = {
+        "base": profile.base,
+        "metrics": profile.metrics,
+        "model_count": profile.model_count,
+        "profile": profile.info,
+        "target_count": profile.target_count,
+    }
+    check_facts(facts, fail)
+    names = _checked_names(profile, fail)
+    with publish(target) as temporary, open(temporary, "wb") as file:
+        if version == 1:
+            return write_v1(profile, names, file, fail)
+        _write_v2(profile, names, facts, file, fail)
+    return []
+
+
+def _checked_names(profile: Profile, fail: Fail) -> list[str]:
+    """The names of the tensors that are not zero, sorted by their bytes; every tensor's arrays are checked."""
+    if len(profile.tensors) > MAX_TENSORS:
+        fail("too many tensors", field="tensors", expected=f"<= {MAX_TENSORS}", found=len(profile.tensors))
+    keyed = []
+    for name, tensor in profile.tensors.items():
+        try:
+            key = name.encode()
+        except UnicodeEncodeError:
+            fail("a name is not Unicode text", field="tensors", expected="UTF-8", found=ascii(name))
+        if not name:
+            fail("a tensor has no name", field="tensors", expected="a name", found="''")
+        _check_tensor(name, tensor, fail)
+        if not all(_is_zero(part) for part in tensor.parts):
+            keyed.append((key, name))
+    return [name for _, name in sorted(keyed)]
+
+
+def _is_zero(part: SignPart | DensePart) -> bool:
+    arrays = part.scales if isinstance(part, SignPart) else (part.values,)
+    return any(not array.any() for array in arrays)
+
+
+def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> None:
+    check_shape(tensor.shape, name, fail)
+    layout = [layout_of(part) for part in tensor.parts]
+    if not 1 <= len(layout) <= MAX_PARTS:
+        fail("bad number of parts", field=name, expected=f"1 to {MAX_PARTS}", found=len(layout))
+    check_layout(layout, name, fail, fail)
+    if len(tensor.shape) < 2 and any(isinstance(part, SignPart) for part in tensor.parts):
+        fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=tensor.shape)
+    arrays = [array for part in tensor.parts for array in arrays_of(part)]
+    expected = list(segments(tuple(layout), tensor.shape))
+    if len(arrays) != len(expected):
+        fail("wrong number of arrays", field=name, expected=len(expected), found=len(arrays))
+    for array, segment in zip(arrays, expected, strict=True):
+        where = f"{name}.{segment.role}"
+        if array.dtype != segment.dtype or array.shape != segment.shape:
+            wanted = f"{segment.dtype.name} {segment.shape}"
+            fail("wrong array", field=where, expected=wanted, found=f"{array.dtype.name} {array.shape}")
+        if segment.role == "bits":
+            check_bits(array, tensor.shape[-1], where, fail)
+        elif segment.role == "scales":
+            check_scales(array, where, fail)
+        else:
+            check_dense(array, where, fail)
+
+
+def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: BinaryIO, fail: Fail) -> None:
+    pairs = [split_name(name) for name in names]
+    strings = sorted({text for pair in pairs for text in pair}, key=str.encode)
+    at = {text: index for index, text in enumerate(strings)}
+    layouts: list[list[dict[str, Any]]] = []
+    known: dict[str, int] = {}
+    tensors: list[list[Any]] = []
+    for name, (head, tail) in zip(names, pairs, strict=True):
+        tensor = profile.tensors[name]
+        layout = [layout_of(part) for part in tensor.parts]
+        index = known.setdefault(canonical(layout), len(layouts))
+        if index == len(layouts):
+            layouts.append(layout)
+        tensors.append([at[head], at[tail], list(tensor.shape), index])
+    header = {**facts, "layouts": layouts, "payload_sha256": "0" * 64, "strings": strings, "tensors": tensors}
+    size = len(_padded(header))
+    if size > MAX_HEADER_BYTES:
+        fail("the header is too large", field="header_bytes", expected=f"<= {MAX_HEADER_BYTES}", found=size)
+    file.seek(PREFIX_BYTES + size)
+    out = _Payload(file)
+    for name in names:
+        tensor = profile.tensors[name]
+        out.pad_to(TENSOR_ALIGN)
+        start = out.offset
+        layout = [layout_of(part) for part in tensor.parts]
+        arrays = (array for part in tensor.parts for array in arrays_of(part))
+        for array, segment in zip(arrays, segments(tuple(layout), tensor.shape), strict=True):
+            out.zeros(start + segment.offset - out.offset)
+            out.append(array)
+    header["payload_sha256"] = out.digest()
+    text = _padded(header)
+    prefix = MAGIC + (2).to_bytes(4, "little") + bytes(4) + size.to_bytes(8, "little") + hashlib.sha256(text).digest()
+    file.seek(0)
+    file.write(prefix.ljust(PREFIX_BYTES, b"\0") + text)
+
+
+def _padded(header: dict[str, Any]) -> bytes:
+    text = canonical(header).encode()
+    return text.ljust(align(len(text), PREFIX_BYTES))
+
+
+class _Payload:
+    """A stream that hashes what it writes, piece by piece."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.offset = 0
+        self._file = file
+        self._piece = hashlib.sha256()
+        self._digests = hashlib.sha256()
+
+    def append(self, array: np.ndarray) -> None:
+        self._write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+
+    def zeros(self, count: int) -> None:
+        self._write(memoryview(bytes(count)))
+
+    def pad_to(self, multiple: int) -> None:
+        self.zeros(align(self.offset, multiple) - self.offset)
+
+    def digest(self) -> str:
+        if self.offset % PIECE_BYTES:
+            self._digests.update(self._piece.digest())
+        return self._digests.hexdigest()
+
+    def _write(self, view: memoryview) -> None:
+        while len(view):
+            some = view[: PIECE_BYTES - self.offset % PIECE_BYTES]
+            self._file.write(some)
+            self._piece.update(some)
+            self.offset += len(some)
+            if self.offset % PIECE_BYTES == 0:
+                self._digests.update(self._piece.digest())
+                self._piece = hashlib.sha256()
+            view = view[len(some) :]
