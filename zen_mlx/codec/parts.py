@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from ..errors import ConfigError
 from .pack import pack_signs, row_chunks, unpack_signs
 from .scales import check_scale, expand_scales, fit_scales
 
-DTYPES = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 MAX_PARTS = 16
 _F16_LARGEST = 65504.0
 _F16_SMALLEST = 2.0**-17

@@ -51,7 +51,7 @@ def check_scale(scale: str, block: int | None) -> None:
 
 
 def fit_scales(delta: np.ndarray, scale: str, block: int | None = None) -> tuple[np.ndarray, ...]:
-    """Scales of delta [E.., N, K] as float32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, NaN or infinity)."""
+    """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, not finite)."""
     if delta.ndim < 2 or delta.size == 0:
         raise ConfigError("scales need a matrix", field="shape", expected="[.., N, K]", found=delta.shape)
     shapes = scale_shapes(scale, delta.shape, block)
@@ -145,4 +145,6 @@ def _fit_rowcol(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _ratio(above: np.ndarray, below: np.ndarray | float) -> np.ndarray:
     below = np.broadcast_to(np.asarray(below, dtype=np.float64), above.shape)
-    return np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
+    out = np.zeros(above.shape)
+    np.divide(above, below, out=out, where=below > 0)
+    return out

@@ -1,4 +1,4 @@
-"""The version 2 header: bytes [64, 64 + header_bytes) -> facts and the place of every tensor, nothing taken on trust."""
+"""The version 2 header: bytes [64, 64 + header_bytes) -> facts and the place of every tensor."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ def _read_text(fd: int, size: int, fail: Fail) -> tuple[str, str]:
     if digest != found:
         fail("the header was altered", field="sha256", expected=digest, found=found)
     stripped = raw.rstrip(b" ")
-    if align(len(stripped), PREFIX_BYTES) != header_bytes:
-        expected = align(len(stripped), PREFIX_BYTES)
-        fail("too much padding", field="header_bytes", expected=expected, found=header_bytes)
+    fewest = align(len(stripped), PREFIX_BYTES)
+    if fewest != header_bytes:
+        fail("too much padding", field="header_bytes", expected=fewest, found=header_bytes)
     try:
         return stripped.decode("utf-8"), digest
     except UnicodeDecodeError as error:
@@ -177,39 +177,38 @@ def _canonical_pieces(value: dict[str, Any]) -> Any:
 
 def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fail) -> dict[str, TensorInfo]:
     layouts, strings, entries = value["layouts"], value["strings"], value["tensors"]
-    for field, kind in (("layouts", layouts), ("strings", strings), ("tensors", entries)):
-        if not isinstance(kind, list):
-            fail("wrong type", field=field, expected="a list", found=show(kind))
+    for field, table in (("layouts", layouts), ("strings", strings), ("tensors", entries)):
+        if not isinstance(table, list):
+            fail("wrong type", field=field, expected="a list", found=show(table))
     if len(entries) > MAX_TENSORS:
         fail("too many tensors", field="tensors", expected=f"<= {MAX_TENSORS}", found=len(entries))
     _check_strings(strings, fail)
     if len(layouts) > len(entries):
         fail("more layouts than tensors", field="layouts", expected=f"<= {len(entries)}", found=len(layouts))
     seen: set[str] = set()
-    for index, layout in enumerate(layouts):
-        check_layout(layout, f"layouts[{index}]", fail, unsupported)
-        text = canonical(layout)
+    for index, entry in enumerate(layouts):
+        check_layout(entry, f"layouts[{index}]", fail, unsupported)
+        text = canonical(entry)
         if text in seen:
             fail("a layout is listed twice", field=f"layouts[{index}]", expected="unique layouts", found=show(text))
         seen.add(text)
-    table = [tuple(layout) for layout in layouts]
-    used, next_layout = bytearray(len(strings)), 0
+    known = [tuple(layout) for layout in layouts]
+    used = bytearray(len(strings))
     out: dict[str, TensorInfo] = {}
-    offset, last = 0, b""
+    next_layout, offset, last = 0, 0, b""
     entries.reverse()
     for number in range(len(entries)):
         entry, where = entries.pop(), f"tensors[{number}]"
-        name, layout_index = _check_entry(entry, where, strings, used, len(table), fail)
+        name, layout_index = _check_entry(entry, where, strings, used, len(known), fail)
         if layout_index > next_layout:
             fail("layouts are not in order of first use", field=where, expected=f"<= {next_layout}", found=layout_index)
         next_layout = max(next_layout, layout_index + 1)
         key = name.encode()
         if key <= last:
-            fail(
-                "tensors are not sorted, or named twice", field=where, expected=f"after {show(last)}", found=show(name)
-            )
+            expected = f"a name after {show(last.decode())}"
+            fail("tensors are not in order, or named twice", field=where, expected=expected, found=show(name))
         last = key
-        shape, layout = tuple(entry[2]), table[layout_index]
+        shape, layout = tuple(entry[2]), known[layout_index]
         if len(shape) < 2 and any(part["kind"] == "sign" for part in layout):
             fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=show(entry[2]))
         offset = align(offset, TENSOR_ALIGN)
@@ -219,8 +218,8 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
         offset += nbytes
         if offset > available:
             fail("the file is cut short", field=name, expected=f"{offset} bytes of payload or more", found=available)
-    if next_layout != len(table):
-        fail("a layout is not used", field="layouts", expected=next_layout, found=len(table))
+    if next_layout != len(known):
+        fail("a layout is not used", field="layouts", expected=next_layout, found=len(known))
     if not all(used):
         fail("a string is not used", field=f"strings[{used.index(0)}]", expected="used by a tensor", found="unused")
     if offset != available:
@@ -238,7 +237,12 @@ def _check_strings(strings: list[Any], fail: Fail) -> None:
         except UnicodeEncodeError:
             fail("not Unicode text", field=f"strings[{index}]", expected="UTF-8", found="a lone surrogate")
         if last is not None and key <= last:
-            fail("strings are not sorted", field=f"strings[{index}]", expected=f"after {show(last)}", found=show(text))
+            fail(
+                "strings are not sorted",
+                field=f"strings[{index}]",
+                expected=f"after {show(last.decode())}",
+                found=show(text),
+            )
         last = key
 
 

@@ -25,8 +25,8 @@ def read_payload(
 ) -> dict[str, np.ndarray]:
     """u8 buffers by name: `nbytes` from `start + offset` each. The layout was checked against `size` before.
 
-    sha256: of the concatenated digests of the pieces. Errors: `fail` for another digest, a gap between tensors that is not
-    zero, or a file that became shorter.
+    sha256: of the concatenated digests of the pieces. Errors: `fail` for another digest, a gap between tensors
+    that is not zero, or a file that became shorter.
     """
     infos = list(tensors.values())
     buffers = [np.empty(info.nbytes, dtype=np.uint8) for info in infos]
@@ -44,7 +44,7 @@ def read_payload(
             while at < end and len(vectors) < _MAX_VECTORS:
                 inside = at - offsets[index]
                 if inside < infos[index].nbytes:
-                    view = memoryview(buffers[index])[inside : inside + end - at]
+                    view = buffers[index].data[inside : inside + end - at]
                 else:
                     index += 1
                     view = memoryview(bytearray(min(end, offsets[index]) - at))

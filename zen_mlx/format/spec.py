@@ -30,7 +30,6 @@ MAX_COUNT = 2**63 - 1
 PIECE_BYTES = 4 << 20
 SEGMENT_ALIGN = 4
 TENSOR_ALIGN = 64
-RESERVED_KINDS = ("factor", "rows")
 HEADER_FIELDS = (
     "base",
     "layouts",
@@ -125,7 +124,7 @@ class Header(Facts):
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of `value`. Errors: ValueError for NaN, infinity or lone surrogates' encoding by the caller."""
+    """The one JSON text of `value`. Errors: ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -150,7 +149,7 @@ class Segment:
 
     part: int
     role: str
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
     offset: int
     nbytes: int
@@ -161,7 +160,7 @@ def segments(layout: tuple[dict[str, Any], ...], shape: tuple[int, ...]) -> Iter
     offset = 0
     for index, entry in enumerate(layout):
         dtype = DTYPES[entry["dtype"]]
-        arrays: list[tuple[str, np.dtype, tuple[int, ...]]]
+        arrays: list[tuple[str, np.dtype[Any], tuple[int, ...]]]
         if entry["kind"] == "sign":
             arrays = [("bits", np.dtype("<u4"), (*shape[:-1], words(shape[-1])))]
             arrays += [("scales", dtype, dims) for dims in scale_shapes(entry["scale"], shape, entry.get("block"))]
@@ -240,7 +239,7 @@ def check_shape(shape: Any, where: str, fail: Fail) -> None:
 
 
 def check_facts(header: Mapping[str, Any], fail: Fail) -> None:
-    """Types of `profile`, `base`, `metrics` and the counts. Keys that are not known may hold scalars or flat containers."""
+    """Types of `profile`, `base`, `metrics` and the counts. Unknown keys may hold scalars or flat containers."""
     for name in ("profile", "base", "metrics"):
         value = header[name]
         if not isinstance(value, dict):

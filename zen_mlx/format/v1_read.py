@@ -1,7 +1,7 @@
 """Version 1, the whitepaper's Appendix A: blocks of signs with f32 scales, no digest. This room reads it.
 
-A block becomes a part: 1 scale -> `tensor`, shape[0] -> `row`, one per 128 columns -> `block`; a vector -> dense; blocks
-`X.weight.0` to `X.weight.E-1` of equal shape -> one tensor [E, N, K].
+A block becomes a part: 1 scale -> `tensor`, shape[0] -> `row`, one per 128 columns -> `block`; a vector -> dense;
+blocks `X.weight.0` to `X.weight.E-1` of equal shape -> one tensor [E, N, K].
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ class _Payload:
         self._digests = hashlib.sha256()
 
     def append(self, array: np.ndarray) -> None:
-        self._write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def zeros(self, count: int) -> None:
         self._write(memoryview(bytes(count)))
