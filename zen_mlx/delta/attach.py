@@ -183,6 +183,8 @@ def attach(model: nn.Module, resident: Resident, mode: str = "auto") -> nn.Modul
     slots = _slots(model) if state is None else state.slots
     _check(slots, resident)
     mode = _resolve(slots, resident, mode)
+    if state is not None and state.mode == mode and state.active is resident:
+        return model
     if state is None or state.mode != mode:
         state = _Attachment(slots, mode)
     plan = state.prepare(resident)
@@ -203,6 +205,8 @@ def switch(model: nn.Module, resident: Resident | None) -> nn.Module:
     state = _attachment(model)
     if state is None:
         return model if resident is None else attach(model, resident)
+    if resident is state.active:
+        return model
     if resident is not None and resident not in state.plans:
         _check(state.slots, resident)
         _resolve(state.slots, resident, state.mode)

@@ -62,6 +62,11 @@ def delta_class(base: type[nn.Module]) -> type[nn.Module]:
     return type(f"BitDelta{base.__name__}", (mixin, base), {"__module__": __name__, **members})
 
 
+def base_class(layer: nn.Module) -> type[nn.Module]:
+    """The layer's own class, with or without a delta on it."""
+    return type(layer).__mro__[2] if DELTA in layer else type(layer)
+
+
 def set_delta(layer: nn.Module, parts: tuple[Part, ...]) -> None:
     """Let `layer` compute base + parts; an empty tuple is the base alone. Nothing is computed or copied."""
     if DELTA not in layer:
@@ -72,5 +77,5 @@ def set_delta(layer: nn.Module, parts: tuple[Part, ...]) -> None:
 def remove_delta(layer: nn.Module) -> None:
     """Give `layer` its own class back."""
     if DELTA in layer:
+        layer.__class__ = base_class(layer)
         del layer[DELTA]
-        layer.__class__ = type(layer).__mro__[2]

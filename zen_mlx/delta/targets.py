@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import mlx.core as mx
 import mlx.nn as nn
 
-from .layers import LINEAR, SWITCH
+from .layers import LINEAR, SWITCH, base_class
 
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 
@@ -38,18 +38,22 @@ def _is_router(path: str, switches: list[str]) -> bool:
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Path -> module, in the order of the model's tree."""
-    return dict(reversed(model.named_modules()))  # type: ignore[no-untyped-call]
+    """Path -> module, in the order of the model's tree; a module that stands in two places has its first path."""
+    unique = {id(module): (path, module) for path, module in model.named_modules()}  # type: ignore[no-untyped-call]
+    return dict(reversed(unique.values()))
 
 
 def target_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Parameter name (with `.weight`) -> layer, for every target, in the order of the model's tree."""
+    """Parameter name (with `.weight`) -> layer, for every target, in the order of the model's tree.
+
+    Subclasses of the four kinds of layer are left alone: their call may mean something else.
+    """
     modules = _modules(model)
     switches = [path for path, module in modules.items() if isinstance(module, SWITCH)]
     found: dict[str, nn.Module] = {}
     for path, module in modules.items():
         inside = any(part.isdigit() for part in path.split("."))
-        if isinstance(module, LINEAR + SWITCH) and inside and not _is_router(path, switches):
+        if base_class(module) in LINEAR + SWITCH and inside and not _is_router(path, switches):
             found[f"{path}.weight"] = module
     return found
 
