@@ -19,7 +19,7 @@ class BitDeltaConfig:
 
     block_size: columns that share a scale when `use_per_channel_scale` is false: 32, 64, 128 or 256.
     use_per_channel_scale: true: scale[n, k] = row[n] * col[k]; false: one scale per block of `block_size` columns.
-    straight_through: true: the progressive schedule, pure 1-bit at the end; false: full-precision deltas, signs at the end.
+    straight_through: true: the progressive schedule, pure 1-bit at the end; false: full precision, signs at the end.
     delta_regularization: L2, decoupled: d <- d - rate * L2 * d after each step.
     sparsity_penalty: L1, decoupled: d <- d - rate * L1 * mean|d| * sign(d); a row whose scale ends below L1 times its
         layer's mean scale is stored with scale 0.
@@ -45,7 +45,12 @@ class BitDeltaConfig:
             ("warmup_steps", 0, False),
         ):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < least or (strict and value == least):
+            if (
+                not isinstance(value, (int, float))
+                or not math.isfinite(value)
+                or value < least
+                or (strict and value == least)
+            ):
                 raise ConfigError(
                     f"bad {name}", field=name, expected=f"a number {'>' if strict else '>='} {least}", found=value
                 )

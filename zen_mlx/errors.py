@@ -1,23 +1,23 @@
 """Every error zen_mlx raises on purpose, as one tree.
 
-    ZenError                      exit code 1
-    ├── InputError                exit code 2: the caller gave something unusable
-    │   ├── FormatError           a file's bytes break its format
-    │   │   └── UnsupportedFormat a valid file of a kind this version does not read
-    │   ├── ConfigError           a setting has a bad value
-    │   ├── DataError             training or evaluation data cannot be used
-    │   ├── NameInvalidError      a name cannot become a path
-    │   ├── ProfileExistsError    the name is taken
-    │   ├── ProfileNotFoundError  no such profile
-    │   ├── ModelNotFoundError    no such base model
-    │   ├── ModelFormatError      a model folder cannot be read
-    │   ├── TargetError           a delta names a parameter the base lacks, or another shape
-    │   ├── BaseMismatchError     the profile belongs to other weights or another tokenizer
-    │   └── ResumeMismatchError   the checkpoint belongs to other data or settings
-    ├── DownloadError             the network failed; what arrived is kept
-    ├── StorageError              the disk refused (full, read-only)
-    ├── MemoryLimitError          the work would not fit in memory
-    └── TrainingError             the loss stopped being a number
+ZenError                      exit code 1
+├── InputError                exit code 2: the caller gave something unusable
+│   ├── FormatError           a file's bytes break its format
+│   │   └── UnsupportedFormat a valid file of a kind this version does not read
+│   ├── ConfigError           a setting has a bad value
+│   ├── DataError             training or evaluation data cannot be used
+│   ├── NameInvalidError      a name cannot become a path
+│   ├── ProfileExistsError    the name is taken
+│   ├── ProfileNotFoundError  no such profile
+│   ├── ModelNotFoundError    no such base model
+│   ├── ModelFormatError      a model folder cannot be read
+│   ├── TargetError           a delta names a parameter the base lacks, or another shape
+│   ├── BaseMismatchError     the profile belongs to other weights or another tokenizer
+│   └── ResumeMismatchError   the checkpoint belongs to other data or settings
+├── DownloadError             the network failed; what arrived is kept
+├── StorageError              the disk refused (full, read-only)
+├── MemoryLimitError          the work would not fit in memory
+└── TrainingError             the loss stopped being a number
 """
 
 from __future__ import annotations

@@ -83,6 +83,14 @@ def write_json(path: str | os.PathLike[str], value: Any, *, mode: int = 0o644) -
     write_bytes(path, text.encode(), mode=mode)
 
 
+def read_json(path: str | os.PathLike[str], *, default: Any) -> Any:
+    """The JSON value at `path`; `default` when there is no such file or it is damaged (for caches, never for data)."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return default
+
+
 def remove(path: str | os.PathLike[str]) -> None:
     """Remove a file or folder, absent or not."""
     target = Path(path)

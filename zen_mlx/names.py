@@ -32,7 +32,7 @@ def zen_home() -> Path:
 
 def check_name(name: str) -> str:
     """Return `name` if it is 1 to 64 of `A-Z a-z 0-9 . _ -`, begins with a letter or digit and is not reserved."""
-    if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.endswith(("." , SUFFIX)):
+    if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.endswith((".", SUFFIX)):
         raise NameInvalidError(
             f"{name!r} cannot be a profile name",
             field="name",

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from ..codec.parts import DensePart, Part, decode_all, encode_sign
 from ..errors import ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
+from .targets import arrays, is_quantized
 
 # Under this a float16 keeps fewer than 8 significant bits.
 _F16_SMALLEST = 2.0**-17
@@ -74,6 +78,33 @@ def encode(
         if progress is not None:
             progress(done, len(names), name)
     return tensors, stats
+
+
+def lazy_reader(model: nn.Module) -> tuple[list[str], Reader]:
+    """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
+
+    A tensor is read from disk when it is asked for and can be read once: nothing is kept.
+    """
+    waiting = {name: (array, *_packing(module, key)) for name, module, key, array in arrays(model)}
+    names = sorted(waiting)
+
+    def read(name: str) -> np.ndarray:
+        value, packing, settings = waiting.pop(name)
+        if packing:
+            value = mx.dequantize(value, *packing, **settings)
+        return np.array(value.astype(mx.float32))
+
+    return names, read
+
+
+def _packing(module: nn.Module, key: str) -> tuple[tuple[mx.array, ...], dict[str, Any]]:
+    if key != "weight" or not is_quantized(module):
+        return (), {}
+    packing = tuple(module[each] for each in ("scales", "biases") if module.get(each) is not None)
+    settings = {"group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
+    if module.get("global_scale") is not None:
+        settings["global_scale"] = module["global_scale"]
+    return packing, settings
 
 
 def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:

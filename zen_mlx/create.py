@@ -1,0 +1,381 @@
+"""Train or compress -> measure -> save: how a profile comes to be. The manager, the command line and tests all come here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from . import fsio
+from .base.build import build
+from .base.check import read_config
+from .base.fingerprint import Fingerprint, fingerprint
+from .base.load import load_model, load_tokenizer
+from .base.pull import pull
+from .data.examples import Example, data_digest, load_examples, split_held_out
+from .data.loss import Loss, mean_loss
+from .data.tokens import TokenRow, crop, tokenize
+from .delta.attach import Resident, attach, detach, model_count, target_count, targets
+from .delta.encode import LayerStats, encode, lazy_reader
+from .errors import BaseMismatchError, DataError, InputError
+from .format.read import read_header
+from .format.spec import Profile
+from .memory import peak_memory_bytes
+from .names import run_dir
+from .profiles.store import ProfileStore
+from .train import checkpoint
+from .train.trainer import StepReport, TrainOptions, train
+
+DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in memory: mlx-lm's model and tokenizer, its folder, and its digests."""
+
+    name: str
+    folder: Path
+    model: Any
+    tokenizer: Any
+    fingerprint: Fingerprint
+    config: dict[str, Any]
+
+    @classmethod
+    def load(cls, name: str, progress: Callable[[str, int, int | None], None] | None = None) -> Base:
+        """Fetch (when absent) and load the base `name`."""
+        folder = pull(name, progress)
+        config = read_config(folder)
+        return cls(name, folder, load_model(folder), load_tokenizer(folder, config), fingerprint(folder), config)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens the model was made for."""
+        text = self.config.get("text_config") or {}
+        length = self.config.get("max_position_embeddings") or text.get("max_position_embeddings")
+        return length if isinstance(length, int) and length > 1 else DEFAULT_CONTEXT
+
+    def header(self) -> dict[str, Any]:
+        """The `base` object of a profile fitted on this model. A folder is named by its last part: no path leaves here."""
+        quantization = self.config.get("quantization") or {}
+        kept = {key: quantization[key] for key in ("bits", "group_size", "mode") if key in quantization}
+        return {
+            "model": Path(self.name).name if Path(self.name).is_dir() else self.name,
+            "architecture": str(self.config.get("model_type", "")),
+            "weights": self.fingerprint.weights,
+            "tokenizer": self.fingerprint.tokenizer,
+            "quantization": kept or None,
+            "verified": True,
+        }
+
+    def check(self, header: dict[str, Any], name: str, tokenizer: bool = True) -> None:
+        """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
+
+        Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
+        and is checked by shapes alone when it is attached.
+        """
+        if not header.get("verified", False):
+            return
+        wanted = header.get("weights")
+        if wanted not in (self.fingerprint.weights, self.config.get("zen_derived_from")):
+            raise BaseMismatchError(
+                f"profile {name!r} was made for {header.get('model')}, not for these weights of {self.name}",
+                field="base.weights",
+                expected=wanted,
+                found=self.fingerprint.weights,
+                hint=f"use -m {header.get('model')}",
+            )
+        if tokenizer and header.get("tokenizer") != self.fingerprint.tokenizer:
+            raise BaseMismatchError(
+                f"profile {name!r} was made with another tokenizer",
+                field="base.tokenizer",
+                expected=header.get("tokenizer"),
+                found=self.fingerprint.tokenizer,
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run will do. cut: rows longer than max_length; tokens: supervised ones in one pass over the rows."""
+
+    rows: int
+    held_out: int
+    cut: int
+    steps: int
+    tokens: int
+    resumed_from: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Progress of a stage that is not a training step."""
+
+    name: str
+    done: int
+    total: int
+
+
+Event = Prepared | Stage | StepReport
+OnEvent = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class CreateReport:
+    """What was made. Sizes in bytes, losses in nats per supervised token."""
+
+    profile: str
+    path: Path
+    file_bytes: int
+    parameter_count: int
+    bits_per_weight: float
+    ratio_fp32: float
+    ratio_fp16: float
+    seconds: float
+    peak_memory_bytes: int
+    metrics: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
+    layers: list[LayerStats] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `zen train --json` and `zen compress --json`."""
+        out = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("losses", "layers")}
+        out["path"] = str(self.path)
+        if self.layers:
+            out["layers"] = [asdict(layer) for layer in self.layers]
+        return out
+
+
+def train_profile(
+    store: ProfileStore,
+    base: Callable[[], Base],
+    name: str,
+    data: Any,
+    options: TrainOptions,
+    *,
+    valid: Any = None,
+    resume: bool = False,
+    replace: bool = False,
+    on_event: OnEvent | None = None,
+) -> CreateReport:
+    """Train profile `name` from `data` and save it; `base` is called once the data is known to be usable."""
+    tell = on_event or (lambda event: None)
+    began = time.monotonic()
+    store.check_free(name, replace or resume)
+    folder = run_dir(store.home, name)
+    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being trained by another process"):
+        unfinished = checkpoint.exists(folder)
+        if resume and not unfinished:
+            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
+        if unfinished and not resume:
+            if not replace:
+                raise InputError(
+                    f"an unfinished run of {name!r} lies here",
+                    path=folder,
+                    hint="--resume goes on; --replace starts again",
+                )
+            fsio.remove(folder)
+        examples, held = split(load_examples(data), valid)
+        at = base()
+        detach(at.model)
+        rows, cut = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
+        if not rows:
+            raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
+        held_rows = tokenize(held, at.tokenizer, at.context_length)
+        wanted: dict[str, Any] = {
+            "data": data_digest(examples),
+            "held_out": data_digest(held),
+            "weights": at.fingerprint.weights,
+            "tokenizer": at.fingerprint.tokenizer,
+            "options": options.facts(),
+        }
+        facts = checkpoint.check_same(folder, wanted) if resume else wanted
+        steps = options.step_count(len(rows))
+        done = checkpoint.load_step(folder) if resume else 0
+        tell(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done))
+        if not resume:
+            loss = _held_out(at.model, held_rows, "held-out loss of the base", tell)
+            facts = {**wanted, "created": now(), "base_loss": loss.nats if loss else None}
+        result = train(at.model, rows, options, folder=folder, facts=facts, on_step=tell)
+        profile = Profile(
+            info=_info(name, facts["created"], "sign"),
+            base=at.header(),
+            metrics={"data_sha256": facts["data"], "seed": options.seed, "steps": steps, "train_rows": len(examples)},
+            target_count=target_count(at.model),
+            model_count=model_count(at.model),
+            tensors=result.tensors,
+        )
+        report = _measure_and_save(
+            store,
+            at,
+            name,
+            profile,
+            held,
+            held_rows,
+            facts["base_loss"],
+            None,
+            replace or resume,
+            tell,
+            began,
+            result.losses,
+        )
+        fsio.remove(folder)
+    return report
+
+
+def compress_profile(
+    store: ProfileStore,
+    base: Callable[[], Base],
+    name: str,
+    finetuned: str,
+    *,
+    scale: str = "rowcol",
+    block: int = 128,
+    planes: int = 1,
+    valid: Any = None,
+    replace: bool = False,
+    on_event: OnEvent | None = None,
+) -> CreateReport:
+    """Encode `finetuned` - base as profile `name` and save it, one tensor of each in memory at a time.
+
+    Losses are measured when `valid` is given: only then are the models loaded whole.
+    """
+    tell = on_event or (lambda event: None)
+    began = time.monotonic()
+    store.check_free(name, replace)
+    held = load_examples(valid) if valid is not None and valid != "none" else []
+    tuned_folder = pull(finetuned)
+    at = base()
+    detach(at.model)
+    base_names, base_of = lazy_reader(build(at.folder))
+    tuned_names, tuned_of = lazy_reader(build(tuned_folder))
+    extra = sorted(set(tuned_names) - set(base_names))
+    if extra or set(base_names) - set(tuned_names):
+        odd = extra or sorted(set(base_names) - set(tuned_names))
+        raise BaseMismatchError(
+            f"{finetuned} is not a fine-tune of {at.name}: their parameters differ",
+            field=odd[0],
+            expected=f"{len(base_names)} parameters",
+            found=f"{len(tuned_names)} parameters",
+        )
+    tensors, layers = encode(
+        base_names,
+        base_of,
+        tuned_of,
+        targets=targets(at.model),
+        scale=scale,
+        block=block if scale == "block" else None,
+        planes=planes,
+        progress=lambda done, total, tensor: tell(Stage("compressing", done, total)),
+    )
+    if not tensors:
+        raise InputError(f"{finetuned} does not differ from {at.name}: there is nothing to keep", path=tuned_folder)
+    base_loss = reference_loss = None
+    held_rows: list[TokenRow] = []
+    if held:
+        held_rows = tokenize(held, at.tokenizer, at.context_length)
+        base_loss = mean_of(at.model, held_rows, "held-out loss of the base", tell).nats
+        reference = load_model(tuned_folder)
+        reference_loss = mean_of(reference, held_rows, "held-out loss of the fine-tune", tell).nats
+        del reference
+        mx.clear_cache()
+    profile = Profile(
+        info=_info(name, now(), "compress"),
+        base=at.header(),
+        metrics={},
+        target_count=target_count(at.model),
+        model_count=model_count(at.model),
+        tensors=tensors,
+    )
+    return _measure_and_save(
+        store, at, name, profile, held, held_rows, base_loss, reference_loss, replace, tell, began, [], layers
+    )
+
+
+def split(examples: list[Example], valid: Any) -> tuple[list[Example], list[Example]]:
+    """(train, held out) by the rule of `--valid`: DATA, "none", or None for the automatic split."""
+    if valid is None:
+        return split_held_out(examples)
+    if isinstance(valid, str) and valid == "none":
+        return examples, []
+    return examples, load_examples(valid)
+
+
+def mean_of(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss:
+    """Mean loss over `rows`, told as `Stage` events."""
+    return mean_loss(model, rows, lambda done, total: tell(Stage(stage, done, total)))
+
+
+def now() -> str:
+    """The time now as the format writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def retention(base: float, profile: float, reference: float) -> float | None:
+    """100 * (base - profile) / (base - reference): percent of the reference's gain that the profile keeps."""
+    return 100 * (base - profile) / (base - reference) if base != reference else None
+
+
+def _held_out(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss | None:
+    return mean_of(model, rows, stage, tell) if rows else None
+
+
+def _info(name: str, created: str, method: str) -> dict[str, Any]:
+    tool = f"zen-mlx {installed_version('zen-mlx')}"
+    return {"name": name, "created": created, "tool": tool, "method": method, "license": "not stated"}
+
+
+def _measure_and_save(
+    store: ProfileStore,
+    base: Base,
+    name: str,
+    profile: Profile,
+    held: Iterable[Example],
+    held_rows: list[TokenRow],
+    base_loss: float | None,
+    reference_loss: float | None,
+    replace: bool,
+    tell: OnEvent,
+    began: float,
+    losses: list[float],
+    layers: list[LayerStats] | None = None,
+) -> CreateReport:
+    if held_rows:
+        attach(base.model, Resident.from_profile(profile, consume=False))
+        try:
+            loss = mean_of(base.model, held_rows, "held-out loss of the profile", tell)
+        finally:
+            detach(base.model)
+        profile.metrics |= {
+            "base_loss": base_loss,
+            "profile_loss": loss.nats,
+            "held_out_rows": len(list(held)),
+            "held_out_tokens": loss.tokens,
+            "held_out_sha256": data_digest(held),
+        }
+        if base_loss is not None and reference_loss is not None:
+            profile.metrics |= {
+                "reference_loss": reference_loss,
+                "retention": retention(base_loss, loss.nats, reference_loss),
+            }
+    path = store.save(name, profile, replace)
+    header = read_header(path)
+    metrics = {"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics}
+    return CreateReport(
+        profile=name,
+        path=path,
+        file_bytes=header.file_bytes or 0,
+        parameter_count=header.target_count,
+        bits_per_weight=header.bits_per_weight or 0.0,
+        ratio_fp32=header.ratio_fp32 or 0.0,
+        ratio_fp16=header.ratio_fp16 or 0.0,
+        seconds=round(time.monotonic() - began, 3),
+        peak_memory_bytes=peak_memory_bytes(),
+        metrics=metrics,
+        losses=losses,
+        layers=layers or [],
+    )

@@ -1,0 +1,1 @@
+"""Rows to supervised token batches to nats per token."""

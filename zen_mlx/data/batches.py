@@ -1,0 +1,95 @@
+"""Token rows -> padded micro-batches of a handful of shapes.
+
+Rows of one step are drawn in a seeded order, sorted by length and cut into micro-batches of bounded size, so that short
+rows are not padded to the longest one. The step's gradient is that of all its rows: sum of nats / their targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .tokens import TokenRow
+
+LABEL_STEP = 64  # label counts are padded to a multiple of this, so that few shapes are ever seen
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """ids i32 [B, T]; positions i32 [P] into the flattened [B*T] hidden states; labels i32 [P]; weights f32 [P] (0: pad)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    labels: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def targets(self) -> int:
+        """Number of supervised tokens."""
+        return int(self.weights.sum())
+
+    @property
+    def tokens(self) -> int:
+        """Number of positions computed, padding included."""
+        return int(self.ids.size)
+
+
+def bucket_length(length: int) -> int:
+    """The padded length: the next multiple of 16 up to 128, of 32 up to 256, of 64 up to 512, and so on."""
+    step = 16
+    while length > 8 * step:
+        step *= 2
+    return -(-length // step) * step
+
+
+def collate(rows: list[TokenRow], pad_id: int = 0) -> MicroBatch:
+    """One padded micro-batch. Padding is on the right, so causal attention never sees it."""
+    width = bucket_length(max(len(row.ids) for row in rows) - 1)
+    ids = np.full((len(rows), width), pad_id, np.int32)
+    positions: list[int] = []
+    labels: list[int] = []
+    for index, row in enumerate(rows):
+        ids[index, : len(row.ids) - 1] = row.ids[:-1]
+        for t in range(1, len(row.ids)):
+            if row.supervised[t]:
+                positions.append(index * width + t - 1)
+                labels.append(row.ids[t])
+    padded = -(-len(positions) // LABEL_STEP) * LABEL_STEP
+    weights = np.zeros(padded, np.float32)
+    weights[: len(positions)] = 1
+    fill = [0] * (padded - len(positions))
+    return MicroBatch(ids, np.array(positions + fill, np.int32), np.array(labels + fill, np.int32), weights)
+
+
+def pack_by_tokens(rows: list[TokenRow], most_tokens: int) -> Iterator[MicroBatch]:
+    """Micro-batches of at most `most_tokens` padded tokens (or one row), shortest rows first."""
+    group: list[TokenRow] = []
+    for row in sorted(rows, key=lambda row: len(row.ids)):
+        width = bucket_length(max(len(row.ids) - 1, 1))
+        if group and width * (len(group) + 1) > most_tokens:
+            yield collate(group)
+            group = []
+        group.append(row)
+    if group:
+        yield collate(group)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of `count` rows that depends on seed and epoch only."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def batch_rows(rows: list[TokenRow], size: int, seed: int, step: int) -> list[TokenRow]:
+    """The rows of batch `step` (from 0) of the endless seeded stream; the last batch of an epoch borrows from the next."""
+    picked: list[TokenRow] = []
+    at = step * size
+    size = size if len(rows) else 0
+    order_of: dict[int, np.ndarray] = {}
+    for index in range(at, at + size):
+        epoch = index // len(rows)
+        if epoch not in order_of:
+            order_of[epoch] = epoch_order(len(rows), seed, epoch)
+        picked.append(rows[int(order_of[epoch][index % len(rows)])])
+    return picked

@@ -1,0 +1,147 @@
+"""Examples -> token rows with a mark on every supervised token.
+
+Supervised are the content of every assistant turn and its end-of-turn token, through the model's own chat template; not
+the newline the template may put after it. In a text without template every token but the first is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DataError
+from .examples import Example
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """ids[t]: tokens of one row; supervised[t]: token t is predicted from the tokens before it and counts."""
+
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+
+    @property
+    def targets(self) -> int:
+        """Number of supervised tokens."""
+        return sum(self.supervised)
+
+
+def tokenize(examples: Iterable[Example], tokenizer: Any, window: int) -> list[TokenRow]:
+    """Rows of every example, nothing truncated; a text becomes windows of `window` tokens that share one token.
+
+    Raises `DataError` when the model has no chat template for conversations, or the template does not show a turn.
+    """
+    rows: list[TokenRow] = []
+    for example in examples:
+        if example.messages is not None:
+            rows.append(_conversation(example, tokenizer))
+        else:
+            rows.extend(_text(example, tokenizer, window))
+    return rows
+
+
+def crop(rows: list[TokenRow], length: int) -> tuple[list[TokenRow], int]:
+    """(rows of at most `length` tokens, how many were cut or lost): for training, where memory is bounded."""
+    out, cut = [], 0
+    for row in rows:
+        if len(row.ids) <= length:
+            out.append(row)
+            continue
+        cut += 1
+        short = TokenRow(row.ids[:length], row.supervised[:length])
+        if short.targets:
+            out.append(short)
+    return out, cut
+
+
+def _text(example: Example, tokenizer: Any, window: int) -> list[TokenRow]:
+    assert example.text is not None
+    ids = list(tokenizer.encode(example.text, add_special_tokens=False))
+    bos = getattr(tokenizer, "bos_token_id", None)
+    if bos is not None and getattr(tokenizer, "add_bos_token", False):
+        ids.insert(0, bos)
+    rows = []
+    for start in range(0, max(len(ids) - 1, 0), window - 1):
+        piece = tuple(ids[start : start + window])
+        rows.append(TokenRow(piece, (False,) + (True,) * (len(piece) - 1)))
+    if not rows:
+        raise DataError("a text needs at least two tokens", path=example.source, field="text")
+    return rows
+
+
+def _conversation(example: Example, tokenizer: Any) -> TokenRow:
+    assert example.messages is not None
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError(
+            "this model has no chat template, so conversations cannot be read by it",
+            path=example.source,
+            hint="use rows with a `text` field, or an instruction-tuned model",
+        )
+    messages = [{"role": role, "content": content} for role, content in example.messages]
+    rendered = _render(tokenizer, messages, example)
+    fast = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper is not callable
+    encoded = fast(rendered, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    special = set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids)
+    spans = _assistant_spans(rendered, messages, tokenizer, example)
+    supervised = [False] * len(ids)
+    span = 0
+    for index, (first, last) in enumerate(offsets):
+        while span < len(spans) and first > spans[span][1]:
+            span += 1
+        if span == len(spans):
+            break
+        begin, end = spans[span]
+        if last > begin and first < end:
+            supervised[index] = True
+        elif first == end and last > first and ids[index] in special:
+            supervised[index] = True  # the end-of-turn token right behind the content
+    if supervised:
+        supervised[0] = False  # nothing comes before the first token to predict it from
+    if not any(supervised):
+        raise DataError("the chat template leaves nothing to learn from this row", path=example.source)
+    return TokenRow(tuple(ids), tuple(supervised))
+
+
+def _assistant_spans(
+    rendered: str, messages: list[dict[str, str]], tokenizer: Any, example: Example
+) -> list[tuple[int, int]]:
+    """Character spans [begin, end) of the assistant contents in the rendered conversation."""
+    spans = []
+    for index, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        head = _render(tokenizer, messages[:index], example, generate=True) if index else ""
+        cursor = _common_prefix(head, rendered)
+        content = message["content"]
+        begin = rendered.find(content, cursor)
+        if begin < 0:  # templates may trim
+            content = content.strip()
+            begin = rendered.find(content, cursor)
+        if begin < 0:
+            raise DataError(
+                "the model's chat template changes this turn's text, so it cannot be supervised",
+                path=example.source,
+                field=f"messages[{index}].content",
+            )
+        spans.append((begin, begin + len(content)))
+    return spans
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], example: Example, generate: bool = False) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+    except Exception as error:  # a template is a program of the model's: whatever it raises is about this row
+        raise DataError(
+            "the model's chat template refuses this conversation", path=example.source, found=type(error).__name__
+        ) from error
+
+
+def _common_prefix(a: str, b: str) -> int:
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length

@@ -1,0 +1,260 @@
+"""ZenPersonalizationManager: one base, many profiles. The command line, the server and benches all call it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import fsio
+from .base import registry
+from .base.pull import local_path
+from .config import BitDeltaConfig
+from .create import Base, CreateReport, OnEvent, compress_profile, now, train_profile
+from .delta.attach import Resident, attach, attached, detach, switch
+from .errors import ModelNotFoundError
+from .format.read import read, read_header
+from .format.spec import Profile
+from .names import digest_cache_path, zen_home
+from .profiles.download import download_profile
+from .profiles.merge import merge_exact, requantize
+from .profiles.resident import ResidentProfiles
+from .profiles.store import ProfileStore
+from .train.trainer import TrainOptions
+
+__all__ = [
+    "ZenPersonalizationManager",
+    "apply_bitdelta",
+    "base_of",
+    "download_profile",
+    "load_profile",
+]
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read and verify the profile at `path`; `FormatError` for anything that is not a whole `.bitdelta`."""
+    return read(path)
+
+
+def apply_bitdelta(model: Any, profile: Profile) -> Any:
+    """Put `profile` on the mlx-lm `model` in place and return that model; `TargetError` for names or shapes it lacks.
+
+    The model's weights have no name here, so the base's digest is not compared; `ZenPersonalizationManager` does that.
+    """
+    return attach(model, Resident.from_profile(profile, consume=False))
+
+
+def base_of(home: Path, name: str) -> str:
+    """The base that profile `name` was made for, as a name or folder that can be loaded here."""
+    base = ProfileStore(home).header(name).base
+    model = str(base.get("model") or registry.DEFAULT_MODEL)
+    try:
+        if registry.resolve(model):
+            return model
+    except ModelNotFoundError:
+        for folder, digests in fsio.read_json(digest_cache_path(), default={}).items():
+            if digests.get("weights") == base.get("weights") and Path(folder).is_dir():
+                return str(folder)
+        raise
+    return model
+
+
+class ZenPersonalizationManager:
+    """Profiles of one base model.
+
+    model: an alias, a repo id or a folder. config: how `create_profile` trains. home: where profiles are kept (default
+    ZEN_HOME; bases always stay there). The base is loaded at first use.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        config: BitDeltaConfig | None = None,
+        home: str | Path | None = None,
+        on_pull: Any = None,
+    ) -> None:
+        self.model_name = model or registry.DEFAULT_MODEL
+        self.config = config or BitDeltaConfig()
+        self.home = Path(home).expanduser() if home is not None else zen_home()
+        self.store = ProfileStore(self.home)
+        self.resident = ResidentProfiles()
+        self.active: str | None = None
+        self._on_pull = on_pull
+        self._base: Base | None = None
+
+    @property
+    def base(self) -> Base:
+        """The base, loaded (and fetched) when it is first needed."""
+        if self._base is None:
+            self._base = Base.load(self.model_name, self._on_pull)
+        return self._base
+
+    @property
+    def model(self) -> Any:
+        """The mlx-lm model, with the active profile on it."""
+        return self.base.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """mlx-lm's `TokenizerWrapper`."""
+        return self.base.tokenizer
+
+    def profiles(self) -> list[str]:
+        """Names of all profiles in `home`, whatever their base."""
+        return self.store.names()
+
+    def create_profile(
+        self,
+        name: str,
+        data: Any,
+        *,
+        valid: Any = None,
+        epochs: float = 2.0,
+        steps: int | None = None,
+        batch_size: int = 16,
+        accumulate: int = 1,
+        max_length: int = 1024,
+        seed: int = 0,
+        resume: bool = False,
+        replace: bool = False,
+        on_event: OnEvent | None = None,
+    ) -> CreateReport:
+        """Train profile `name` from strings, rows or paths (`data.examples.load_examples`), measure and save it.
+
+        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `create.Prepared`,
+        `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises `train.trainer.Interrupted`;
+        `resume=True` goes on from there.
+        """
+        options = TrainOptions(epochs, steps, batch_size, accumulate, max_length, seed, self.config)
+        with self._without_profile():
+            return train_profile(
+                self.store,
+                lambda: self.base,
+                name,
+                data,
+                options,
+                valid=valid,
+                resume=resume,
+                replace=replace,
+                on_event=on_event,
+            )
+
+    def compress_profile(
+        self,
+        name: str,
+        finetuned: str,
+        *,
+        scale: str = "rowcol",
+        block: int = 128,
+        planes: int = 1,
+        valid: Any = None,
+        replace: bool = False,
+        on_event: OnEvent | None = None,
+    ) -> CreateReport:
+        """Make profile `name` from a fine-tuned checkpoint of this base: its difference as `planes` sign planes."""
+        with self._without_profile():
+            return compress_profile(
+                self.store,
+                lambda: self.base,
+                name,
+                finetuned,
+                scale=scale,
+                block=block,
+                planes=planes,
+                valid=valid,
+                replace=replace,
+                on_event=on_event,
+            )
+
+    def activate_profile(self, name: str) -> Any:
+        """Put profile `name` on the model and return the model; whatever was active stays when this fails.
+
+        A profile that is in memory is switched to by pointing the layers at it. Raises `ProfileNotFoundError`,
+        `BaseMismatchError`, `FormatError` or `TargetError`.
+        """
+        header = self.store.header(name)
+        self.base.check(header.base, name)
+        key = header.sha256 or f"{header.path}:{header.file_bytes}"
+        resident = self.resident.get(key, lambda: Resident.from_profile(self.store.load(name)))
+        switch(self.model, resident)
+        self.active = name
+        return self.model
+
+    def deactivate(self) -> Any:
+        """The base alone, bit for bit; returns the model."""
+        if self._base is not None and attached(self.model) is not None:
+            switch(self.model, None)
+        self.active = None
+        return self.model
+
+    @contextlib.contextmanager
+    def using(self, name: str | None) -> Iterator[Any]:
+        """Within the block profile `name` (None: the base) is active; after it, what was active before."""
+        before = self.active
+        model = self.activate_profile(name) if name is not None else self.deactivate()
+        try:
+            yield model
+        finally:
+            if before is None:
+                self.deactivate()
+            else:
+                self.activate_profile(before)
+
+    def merge_profiles(
+        self,
+        names: Sequence[str],
+        weights: Sequence[float] | None = None,
+        *,
+        name: str | None = None,
+        exact: bool = True,
+        replace: bool = False,
+    ) -> Profile:
+        """sum_i weights[i] * profile_i (default: equal weights that sum to 1), saved as `name` when one is given.
+
+        `exact`: parts side by side, f32 scales. Else one row x col sign plane, with `metrics["merge_error"]`.
+        """
+        if name is not None:
+            self.store.check_free(name, replace)
+        shares = list(weights) if weights is not None else [1 / len(names)] * len(names)
+        profiles = [self.store.load(each) for each in names]
+        info = {
+            "name": name or "+".join(names),
+            "created": now(),
+            "tool": profiles[0].info.get("tool", "") if profiles else "",
+            "method": "merge",
+            "license": "not stated",
+            "merged_from": list(names),
+            "merged_weights": shares,
+        }
+        merged = merge_exact(profiles, shares, info)
+        if not exact:
+            merged, error = requantize(merged)
+            merged.metrics["merge_error"] = error
+        if name is not None:
+            self.store.save(name, merged, replace)
+        return merged
+
+    def export_profile(self, name: str, file: str | Path, version: int = 2, replace: bool = False) -> list[str]:
+        """Write profile `name` to `file`; returns, in sentences, what version 1 of the format cannot keep."""
+        return self.store.export(name, file, version, replace)
+
+    def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:
+        """Keep a copy of the profile in `file`; returns its name. Weights of another base are refused."""
+        base = read_header(file).base
+        if base.get("verified") and local_path(self.model_name) is not None:
+            self.base.check(base, str(file))
+        return self.store.import_file(file, name, replace)
+
+    @contextlib.contextmanager
+    def _without_profile(self) -> Iterator[None]:
+        before = self.active
+        try:
+            yield
+        finally:
+            if self._base is not None:
+                detach(self.model)
+            self.active = None
+            if before is not None:
+                self.activate_profile(before)

@@ -1,0 +1,1 @@
+"""Profiles on disk, in memory, and as arithmetic."""

@@ -1,0 +1,111 @@
+"""The profiles of one home folder: disk is the truth, and every change is whole or did not happen."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from .. import fsio
+from ..errors import InputError, ProfileExistsError, ProfileNotFoundError, ZenError
+from ..format.read import read, read_header
+from ..format.spec import Header, Profile
+from ..format.write import write
+from ..names import SUFFIX, check_name, profile_path
+
+
+class ProfileStore:
+    """Profiles of `home`, by name. Imports no mlx."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def names(self) -> list[str]:
+        """All profile names, sorted."""
+        folder = self.home / "profiles"
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name.removesuffix(SUFFIX) for entry in folder.glob(f"[!.]*{SUFFIX}"))
+
+    def exists(self, name: str) -> bool:
+        """True when a profile of that name is kept here."""
+        return profile_path(self.home, name).is_file()
+
+    def path(self, name: str) -> Path:
+        """The file of profile `name`; `ProfileNotFoundError` says which there are."""
+        path = profile_path(self.home, name)
+        if not path.is_file():
+            names = self.names()
+            close = difflib.get_close_matches(name, names, n=1)
+            if close:
+                hint = f"did you mean {close[0]}?"
+            elif names:
+                hint = f"there are: {', '.join(names)}"
+            else:
+                hint = "there are none yet; `zen train DATA --profile NAME` makes one"
+            raise ProfileNotFoundError(f"there is no profile {name!r}", field="profile", hint=hint)
+        return path
+
+    def headers(self) -> list[tuple[str, Header | ZenError]]:
+        """(name, header) of every profile, or the error of one that cannot be read."""
+        out: list[tuple[str, Header | ZenError]] = []
+        for name in self.names():
+            try:
+                out.append((name, self.header(name)))
+            except ZenError as error:
+                out.append((name, error))
+        return out
+
+    def header(self, name: str) -> Header:
+        """The header of `name`; its payload is not read."""
+        return read_header(self.path(name))
+
+    def load(self, name: str) -> Profile:
+        """The whole profile `name`, every byte checked."""
+        return read(self.path(name))
+
+    def check_free(self, name: str, replace: bool = False) -> Path:
+        """The path a new profile `name` will get; `ProfileExistsError` when it is taken and not to be replaced."""
+        path = profile_path(self.home, name)
+        if path.exists() and not replace:
+            raise ProfileExistsError(
+                f"there is a profile {name!r} already", field="profile", hint="use --replace, or another name"
+            )
+        return path
+
+    def save(self, name: str, profile: Profile, replace: bool = False) -> Path:
+        """Publish `profile` as `name`; what was there before stays until the new file is whole."""
+        path = self.check_free(name, replace)
+        profile.info["name"] = name
+        write(profile, path)
+        return path
+
+    def remove(self, name: str) -> None:
+        """Delete profile `name`."""
+        fsio.remove(self.path(name))
+
+    def rename(self, old: str, new: str, replace: bool = False) -> Path:
+        """Give `old` the name `new`. The name inside the file follows, so the file is written anew before the old goes."""
+        if check_name(new) == old:
+            raise InputError("that is its name already", field="name", found=new)
+        profile = self.load(old)
+        path = self.save(new, profile, replace)
+        self.remove(old)
+        return path
+
+    def export(self, name: str, file: str | os.PathLike[str], version: int = 2, replace: bool = False) -> list[str]:
+        """Write profile `name` to `file` in format `version`; returns what that version cannot keep, in sentences."""
+        profile = self.load(name)
+        target = Path(file)
+        if target.is_dir():
+            target = target / f"{name}{SUFFIX}"
+        if target.exists() and not replace:
+            raise InputError("the file exists already", path=target, hint="use --replace, or another name")
+        return write(profile, target, version)
+
+    def import_file(self, file: str | os.PathLike[str], name: str | None = None, replace: bool = False) -> str:
+        """Keep a copy of the profile in `file` under `name` (default: the name in the file, else the file's own)."""
+        profile = read(file)
+        wanted = name or str(profile.info.get("name") or "") or Path(file).name.removesuffix(SUFFIX)
+        self.save(wanted, profile, replace)
+        return wanted

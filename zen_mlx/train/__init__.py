@@ -1,0 +1,1 @@
+"""From data to a delta: straight-through sign training."""

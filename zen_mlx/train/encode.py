@@ -1,0 +1,57 @@
+"""Latents -> the sign parts of a `.bitdelta`, with the scales that the last step trained under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from ..codec.pack import pack_signs
+from ..codec.parts import SignPart, encode_sign
+from ..config import BitDeltaConfig
+from ..format.spec import DeltaTensor
+from .ste import block_scales, row_col_scales
+
+
+def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> dict[str, DeltaTensor]:
+    """Every latent [.., N, K] that is not all zero as one sign part; f16 scales.
+
+    A straight-through run stores the scales of `ste.quantized`, so the file is what the last step computed; a
+    full-precision run fits them in closed form (`codec.scales`). A row (or block) whose scale is below
+    `sparsity_penalty` times its layer's mean scale gets scale 0: a sign has no zero.
+    """
+    block = None if config.use_per_channel_scale else config.block_size
+    out = {}
+    for name, latent in latents.items():
+        if not mx.any(latent != 0).item():
+            continue
+        values = np.array(latent)
+        if config.straight_through:
+            scales = (block_scales(latent, block),) if block else _balanced(*row_col_scales(latent))
+            part = SignPart(
+                "block" if block else "rowcol",
+                block,
+                pack_signs(values),
+                tuple(np.array(scale).astype(np.float16) for scale in scales),
+            )
+        else:
+            part = encode_sign(values, "block" if block else "rowcol", block)[0]
+        out[name] = DeltaTensor(values.shape, (_sparse(part, config.sparsity_penalty),))
+    return out
+
+
+def _balanced(row: mx.array, col: mx.array) -> tuple[mx.array, mx.array]:
+    """The same product with equal means: f16 keeps fewer digits of numbers below 6e-5."""
+    factor = mx.sqrt(row.mean(axis=-1, keepdims=True) / mx.maximum(col.mean(axis=-1, keepdims=True), 1e-30))
+    factor = mx.maximum(factor, 1e-30)
+    return row / factor, col * factor
+
+
+def _sparse(part: SignPart, threshold: float) -> SignPart:
+    first, *rest = part.scales
+    mean = first.astype(np.float32).mean(axis=-1, keepdims=True)
+    if part.scale == "block":
+        mean = first.astype(np.float32).mean(axis=(-2, -1), keepdims=True)
+    kept = np.where(first < threshold * mean, np.zeros_like(first), first)
+    return SignPart(part.scale, part.block, part.bits, (kept, *rest))

@@ -1,0 +1,77 @@
+"""AdamW with the paper's penalties, one tensor at a time.
+
+    m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2,   d <- d - rate * mhat / (sqrt(vhat) + eps)
+    d <- d - rate * (L2 * d + L1 * mean|d| * sign(d)),   never across zero
+
+One tensor at a time, so that the transient memory is that of one tensor and not of the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import mlx.core as mx
+
+BETA1, BETA2, EPS = 0.9, 0.95, 1e-8
+CLIP_NORM = 1.0
+
+
+@dataclass
+class AdamState:
+    """First and second moments by parameter name, and the number of steps taken."""
+
+    m: dict[str, mx.array] = field(default_factory=dict)
+    v: dict[str, mx.array] = field(default_factory=dict)
+    step: int = 0
+
+
+@mx.compile
+def _adam(
+    d: mx.array, g: mx.array, m: mx.array, v: mx.array, rate: mx.array, c1: mx.array, c2: mx.array
+) -> tuple[mx.array, mx.array, mx.array]:
+    m = BETA1 * m + (1 - BETA1) * g
+    v = BETA2 * v + (1 - BETA2) * mx.square(g)
+    return d - rate * (m * c1) / (mx.sqrt(v * c2) + EPS), m, v
+
+
+@mx.compile
+def _decay(d: mx.array, shrink: mx.array, pull: mx.array) -> mx.array:
+    shrunk = mx.abs(d) * shrink - pull
+    return mx.where(d >= 0, 1.0, -1.0) * mx.maximum(shrunk, 0.0)
+
+
+def global_norm(grads: dict[str, mx.array]) -> float:
+    """sqrt(sum of squares) over all gradients."""
+    total = 0.0
+    for g in grads.values():
+        total += mx.square(g).sum().item()
+    return float(total**0.5)
+
+
+def update(
+    latents: dict[str, mx.array],
+    grads: dict[str, mx.array],
+    state: AdamState,
+    *,
+    rate: float,
+    grad_scale: float,
+    l2: float,
+    l1: float,
+) -> None:
+    """One step in place of the dicts' arrays; g = grads * grad_scale. `grads` is emptied as it goes."""
+    state.step += 1
+    c1 = mx.array(1 / (1 - BETA1**state.step))
+    c2 = mx.array(1 / (1 - BETA2**state.step))
+    lr = mx.array(rate)
+    for name in list(latents):
+        g = grads.pop(name) * grad_scale
+        d = latents[name]
+        m, v = state.m.get(name), state.v.get(name)
+        if m is None or v is None:
+            m, v = mx.zeros_like(d), mx.zeros_like(d)
+        d, m, v = _adam(d, g, m, v, lr, c1, c2)
+        if l2 or l1:
+            pull = rate * l1 * mx.abs(d).mean() if l1 else mx.array(0.0)
+            d = _decay(d, mx.array(1 - rate * l2), pull)
+        mx.eval(d, m, v)
+        latents[name], state.m[name], state.v[name] = d, m, v

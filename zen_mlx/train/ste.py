@@ -1,0 +1,108 @@
+"""Latent deltas under the straight-through estimator.
+
+    y = x (W + Q(d))^T + b,   Q(d) = (1 - lambda) d + lambda s(d) sign(d),   dQ/dd taken as 1
+
+`d` f32 is the only trained array; W is frozen. The scale s(d) is recomputed from the latents at every step:
+
+    row x col:  s[n, k] = row[n] * col[k],  row[n] = mean_k |d[n, k]|,  col[k] = mean_n |d[n, k]| / mean |d|
+    block:      s[n, k] = mean of |d[n, .]| over the block of `block_size` columns that holds k
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+
+def row_col_scales(latent: mx.array) -> tuple[mx.array, mx.array]:
+    """(row [.., N], col [.., K]) with row[n] * col[k] the marginal fit of |latent| [.., N, K]; zero where all is zero."""
+    size = mx.abs(latent)
+    row = size.mean(axis=-1)
+    mean = row.mean(axis=-1, keepdims=True)
+    col = size.mean(axis=-2) / mx.maximum(mean, 1e-30)
+    return row, col
+
+
+def block_scales(latent: mx.array, block: int) -> mx.array:
+    """[.., N, ceil(K / block)]: mean |latent| over each block of columns, the last one short."""
+    *lead, columns = latent.shape
+    blocks = -(-columns // block)
+    size = mx.pad(mx.abs(latent), [(0, 0)] * len(lead) + [(0, blocks * block - columns)])
+    counts = mx.minimum(columns - block * mx.arange(blocks), block)
+    return size.reshape(*lead, blocks, block).sum(axis=-1) / counts
+
+
+def quantized(latent: mx.array, block: int | None) -> mx.array:
+    """s(d) sign(d) with row x col scales, or block scales when `block` is given; sign(0) = +1."""
+    if block is None:
+        row, col = row_col_scales(latent)
+        scale = row[..., :, None] * col[..., None, :]
+    else:
+        scale = mx.repeat(block_scales(latent, block), block, axis=-1)[..., : latent.shape[-1]]
+    return mx.where(latent >= 0, scale, -scale)
+
+
+class Share:
+    """lambda, shared by all layers of a run; `value` changes between steps."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class _Latent(nn.Module):
+    """What both kinds of latent layer share: the frozen base layer, the latent and Q."""
+
+    def __init__(self, base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share) -> None:
+        super().__init__()
+        self._base = [base]  # in a list: the base's parameters are not this module's
+        self._block = block
+        self._share = share
+        self.latent = mx.zeros(shape, mx.float32)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self or name.startswith("_"):
+            return super().__getattr__(name)
+        return getattr(self._base[0], name)
+
+    def _delta(self) -> mx.array:
+        share = self._share.value
+        if share == 0.0:
+            return self.latent
+        fixed = mx.stop_gradient(self.latent)
+        goal = quantized(fixed, self._block)
+        if share < 1.0:
+            goal = (1 - share) * fixed + share * goal
+        return self.latent + (goal - fixed)
+
+
+class LatentLinear(_Latent):
+    """A frozen `nn.Linear` or `nn.QuantizedLinear` plus Q(d).
+
+    An f32 weight takes Q(d) before the product (one matmul); any other would round the delta away, so its delta has a
+    product of its own.
+    """
+
+    def __call__(self, x: mx.array) -> mx.array:
+        base = self._base[0]
+        if type(base) is nn.Linear and base.weight.dtype == mx.float32:
+            y = x @ (base.weight + self._delta()).T
+            return y + base.bias if "bias" in base else y
+        return base(x) + x @ self._delta().astype(x.dtype).T
+
+
+class LatentSwitchLinear(_Latent):
+    """A frozen `SwitchLinear` or `QuantizedSwitchLinear` plus Q(d) [E, N, K], one scale set an expert."""
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        delta = mx.swapaxes(self._delta().astype(x.dtype), -1, -2)
+        y = mx.gather_mm(x, delta, rhs_indices=indices, sorted_indices=sorted_indices)
+        return self._base[0](x, indices, sorted_indices) + y
+
+
+def latent_layer(base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share) -> _Latent:
+    """The latent layer for a target layer of logical weight `shape`."""
+    kind = LatentSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else LatentLinear
+    return kind(base, shape, block, share)

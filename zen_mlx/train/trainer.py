@@ -1,0 +1,250 @@
+"""The loop: batches -> gradients -> latents, with a checkpoint to go on from.
+
+Knows nothing about files of data, names of profiles or how progress is shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..config import BitDeltaConfig
+from ..data.batches import batch_rows, pack_by_tokens
+from ..data.loss import batch_arrays, logits_at_labels, nats
+from ..data.tokens import TokenRow
+from ..delta.targets import target_layers, targets
+from ..errors import ConfigError, DataError, TrainingError
+from ..format.spec import DeltaTensor
+from . import checkpoint
+from .encode import encode_latents
+from .optimizer import CLIP_NORM, AdamState, global_norm, update
+from .schedule import Schedule
+from .ste import Share, latent_layer
+
+REFERENCE_RATE = 5e-4  # times config.learning_rate_scale (0.1) is the measured 5e-5
+MICRO_TOKENS = 1024  # padded tokens of one forward and backward
+CHECKPOINT_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens."""
+
+    epochs: float = 2.0
+    steps: int | None = None
+    batch_size: int = 16
+    accumulate: int = 1
+    max_length: int = 1024
+    seed: int = 0
+    config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("max_length", 8), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
+        if self.steps is not None and self.steps < 1:
+            raise ConfigError("bad steps", field="steps", expected="at least 1", found=self.steps)
+        if not (math.isfinite(self.epochs) and self.epochs > 0):
+            raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows whose mean gradient makes one step."""
+        return self.batch_size * self.accumulate
+
+    def step_count(self, rows: int) -> int:
+        """Steps of the run over `rows` rows."""
+        return self.steps or max(1, math.ceil(self.epochs * rows / self.rows_per_step))
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. loss: mean nats per supervised token of its batch; tokens: supervised ones."""
+
+    step: int
+    steps: int
+    loss: float
+    rate: float
+    quantized_share: float
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The finished delta and the loss of every step that this process ran."""
+
+    tensors: dict[str, DeltaTensor]
+    losses: list[float]
+    steps: int
+    resumed_from: int
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and saved its state; `step` of `steps` were done."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {steps}; --resume goes on from there")
+        self.step = step
+        self.steps = steps
+
+
+def train(
+    model: nn.Module,
+    rows: list[TokenRow],
+    options: TrainOptions,
+    *,
+    folder: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainResult:
+    """Train a straight-through sign delta for every target of `model` and return it; the model is left as it was.
+
+    With `folder`, the run is checkpointed there every five minutes and on SIGINT or SIGTERM (then `Interrupted` is
+    raised), and goes on from a checkpoint that lies there. On the CPU, a resumed run ends in the same bytes.
+    Raises `TrainingError` when the loss is no longer finite; the last checkpoint stays.
+    """
+    if not rows:
+        raise DataError("there are no rows to train on")
+    steps = options.step_count(len(rows))
+    config = options.config
+    schedule = Schedule(
+        steps, REFERENCE_RATE * config.learning_rate_scale, config.warmup_steps, config.straight_through
+    )
+    share = Share()
+    losses: list[float] = []
+    with latent_model(model, None if config.use_per_channel_scale else config.block_size, share) as layers:
+        adam = AdamState()
+        latents = {name: layer.latent for name, layer in layers.items()}
+        if folder is not None and checkpoint.exists(folder):
+            latents, adam = checkpoint.load(folder)
+        start = adam.step
+
+        def save() -> None:
+            if folder is not None:
+                checkpoint.save(folder, facts or {}, latents, adam)
+
+        with stop_signals() as stopped, logits_at_labels(model) as forward:
+            grad_of = nn.value_and_grad(model, lambda i, p, y, w: nats(forward(i, p), y, w))
+            saved_at = time.monotonic()
+            for step in range(start, steps):
+                began = time.monotonic()
+                for name, layer in layers.items():
+                    layer.latent = latents[name]
+                share.value = schedule.quantized_share(step)
+                total, tokens, grads = _gradients(
+                    model, layers, grad_of, batch_rows(rows, options.rows_per_step, options.seed, step)
+                )
+                loss = total / max(tokens, 1)
+                norm = global_norm(grads) / max(tokens, 1)
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise TrainingError(
+                        f"the loss is no longer a finite number at step {step + 1}; the last good state is kept",
+                        field="learning_rate_scale",
+                        found=config.learning_rate_scale,
+                        hint="use a smaller learning_rate_scale",
+                    )
+                rate = schedule.rate(step)
+                clip = min(1.0, CLIP_NORM / (norm + 1e-6))
+                update(
+                    latents,
+                    grads,
+                    adam,
+                    rate=rate,
+                    grad_scale=clip / max(tokens, 1),
+                    l2=config.delta_regularization,
+                    l1=config.sparsity_penalty,
+                )
+                losses.append(loss)
+                if on_step is not None:
+                    seconds = time.monotonic() - began
+                    on_step(StepReport(step + 1, steps, loss, rate, share.value, tokens, seconds))
+                if stopped() and step + 1 < steps:
+                    save()
+                    raise Interrupted(step + 1, steps)
+                if time.monotonic() - saved_at > CHECKPOINT_SECONDS and step + 1 < steps:
+                    save()
+                    saved_at = time.monotonic()
+        tensors = encode_latents(latents, config)
+    return TrainResult(tensors, losses, steps, start)
+
+
+def _gradients(grad_of: Callable[..., Any], rows: list[TokenRow]) -> tuple[float, int, dict[str, mx.array]]:
+    """(sum of nats, supervised tokens, gradient of the sum by parameter name) of one step's rows."""
+    total, tokens = 0.0, 0
+    grads: dict[str, mx.array] = {}
+    for batch in pack_by_tokens(rows, MICRO_TOKENS):
+        loss, tree = grad_of(*batch_arrays(batch))
+        flat = {key.removesuffix(".latent") + ".weight": value for key, value in tree_flatten(tree)}
+        for name, value in flat.items():
+            grads[name] = grads[name] + value if name in grads else value
+        del tree, flat
+        mx.eval(loss, grads)
+        total += loss.item()
+        tokens += batch.targets
+    return total, tokens, grads
+
+
+@contextlib.contextmanager
+def latent_model(model: nn.Module, block: int | None, share: Share) -> Iterator[dict[str, Any]]:
+    """Put a latent layer over every target of `model` for the block; only the latents are trainable in it."""
+    places = []
+    frozen = {key for key, _ in tree_flatten(model.trainable_parameters())}
+    shapes = targets(model)
+    layers: dict[str, Any] = {}
+    modules = dict(model.named_modules())
+    for name, base in target_layers(model).items():
+        path = name.removesuffix(".weight")
+        parent_path, _, attribute = path.rpartition(".")
+        parent = modules[parent_path]
+        layers[name] = latent_layer(base, shapes[name], block, share)
+        places.append((parent, attribute, base))
+    was_training = model.training
+    model.freeze()
+    try:
+        for (parent, attribute, _), layer in zip(places, layers.values(), strict=True):
+            setattr(parent, attribute, layer)
+        yield layers
+    finally:
+        for parent, attribute, base in places:
+            setattr(parent, attribute, base)
+        model.unfreeze(keys=None) if frozen else None
+        model.train(was_training)
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGINT and SIGTERM only set a flag, which the yielded function returns; a second one acts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: Any) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
