@@ -58,6 +58,7 @@ def pull(progress: Progress | None = None) -> Path:
             with fsio.publish(folder, folder=True, mode=0o755) as temporary:
                 gguf.write_folder(source, temporary)
                 _verify(temporary)
+            fingerprint.remember(folder, DIGESTS)
     return folder
 
 

@@ -53,23 +53,26 @@ class Fingerprint:
 
 
 def fingerprint(folder: Path) -> Fingerprint:
-    """The digests of the model folder, from the cache when its files have not changed."""
-    folder = folder.resolve()
-    weight_files = [folder / "config.json", *check.weight_files(folder)]
-    tokenizer_files = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
-    stamps = {"weights": _stamp(weight_files), "tokenizer": _stamp(tokenizer_files)}
-    cached = _read_cache().get(str(folder))
+    """The digests of the model folder, from the cache while its files have not changed."""
+    stamps = _stamps(folder)
+    cached = _read_cache().get(str(folder.resolve()))
+    known = cached if isinstance(cached, dict) else {}
     digests = {}
     for part, compute in (("weights", weight_digest), ("tokenizer", tokenizer_digest)):
-        if isinstance(cached, dict) and cached.get(f"{part}_files") == stamps[part] and _is_hex(cached.get(part)):
-            digests[part] = cached[part]
-        else:
-            digests[part] = compute(folder)
-            cached = None if part == "weights" else cached
-    entry = {**digests, **{f"{part}_files": stamp for part, stamp in stamps.items()}}
-    if cached != entry:
-        fsio.write_json(names.digest_cache_path(), {**_read_cache(), str(folder): entry}, mode=fsio.PRIVATE_FILE_MODE)
-    return Fingerprint(**digests)
+        fresh = known.get(f"{part}_files") == stamps[part] and _is_hex(known.get(part))
+        digests[part] = known[part] if fresh else compute(folder)
+    found = Fingerprint(**digests)
+    if known != _entry(found, stamps):
+        remember(folder, found)
+    return found
+
+
+def remember(folder: Path, digests: Fingerprint) -> None:
+    """Put the digests of the model folder, as its files are now, into the cache."""
+    entry = _entry(digests, _stamps(folder))
+    fsio.write_json(
+        names.digest_cache_path(), {**_read_cache(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
+    )
 
 
 def weight_digest(folder: Path) -> str:
@@ -146,8 +149,25 @@ def _take(total: Any, waiting: collections.deque[tuple[bytes, concurrent.futures
     total.update(head + future.result())
 
 
-def _stamp(files: list[Path]) -> list[list[Any]]:
-    return [[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in files]
+def _stamps(folder: Path) -> dict[str, list[list[Any]]]:
+    """Name, size and modification time of the files each digest depends on."""
+    files = {
+        "weights": [folder / "config.json", *check.weight_files(folder)],
+        "tokenizer": [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()],
+    }
+    return {
+        part: [[file.name, (status := file.stat()).st_size, status.st_mtime_ns] for file in paths]
+        for part, paths in files.items()
+    }
+
+
+def _entry(digests: Fingerprint, stamps: dict[str, list[list[Any]]]) -> dict[str, Any]:
+    return {
+        "weights": digests.weights,
+        "weights_files": stamps["weights"],
+        "tokenizer": digests.tokenizer,
+        "tokenizer_files": stamps["tokenizer"],
+    }
 
 
 def _read_cache() -> dict[str, Any]:

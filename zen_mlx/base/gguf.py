@@ -167,7 +167,9 @@ def _tokenizer(fields: _Fields, config: dict[str, Any]) -> tuple[dict[str, Any],
     tokens: list[str] = fields.need("tokenizer.ggml.tokens", list)
     types: list[int] = fields.need("tokenizer.ggml.token_type", list)
     merges = [merge.split(" ") for merge in fields.need("tokenizer.ggml.merges", list)]
-    if len(types) != len(tokens) or any(len(merge) != 2 for merge in merges) or len(set(tokens)) != len(tokens):
+    known = set(tokens)
+    sound = all(len(merge) == 2 and known.issuperset((*merge, "".join(merge))) for merge in merges)
+    if not sound or len(types) != len(tokens) or len(known) != len(tokens):
         raise ModelFormatError(
             "the GGUF vocabulary contradicts itself", path=fields.source, field="tokenizer.ggml.tokens"
         )

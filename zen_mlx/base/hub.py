@@ -44,7 +44,7 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
     )
 
     # The HTTP client differs between versions of huggingface_hub; its errors are the base of the hub's own.
-    transport = HfHubHTTPError.__mro__[1]
+    transport: Any = HfHubHTTPError.__mro__[1]
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(
             f"{source.name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
