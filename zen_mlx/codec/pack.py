@@ -9,8 +9,8 @@ import numpy as np
 from ..errors import ConfigError
 
 WORD_BITS = 32
-CHUNK_ELEMENTS = 1 << 21
-"""Elements handled at a time: temporaries stay a few MiB whatever the tensor's size."""
+CHUNK_ELEMENTS = 1 << 18
+"""Elements handled at a time: temporaries stay in the processor's cache whatever the tensor's size."""
 
 
 def words(k: int) -> int:

@@ -7,8 +7,9 @@
     block   scale[n, k] = b[n, k // B]       [E.., N, ceil(K/B)]
 
 The first three and `block` are the mean of the non-zero |delta| they cover; nothing but zeros gives 0. `rowcol` is the
-least-squares rank-one fit of the non-zero |delta|, by alternating row and column solutions: all terms are >= 0, so it
-stays >= 0 and converges in a few rounds. Only the product of row and col is determined; they are given equal means.
+least-squares rank-one fit of the non-zero |delta|, by alternating row and column solutions from the columns' means on:
+all terms are >= 0, so it stays >= 0, and three passes settle it. Only the product of row and col is determined; they
+are given equal means.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ..errors import ConfigError
 from .pack import row_chunks
 
 SCALES = ("tensor", "row", "col", "rowcol", "block")
-_ROWCOL_ROUNDS = 3
+_ROWCOL_PASSES = 3
 
 
 def scale_shapes(scale: str, shape: tuple[int, ...], block: int | None) -> tuple[tuple[int, ...], ...]:
@@ -121,25 +122,28 @@ def _fit_rowcol(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     peak = max(abs(float(matrix.max())), abs(float(matrix.min())))
     if peak == 0 or not math.isfinite(peak):
         return np.full(n, peak), np.full(k, peak)
-    row, col = np.zeros(n), np.ones(k)
-    for round_ in range(_ROWCOL_ROUNDS + 1):
-        col_f32, col_square = col.astype(np.float32), (col * col).astype(np.float32)
+    # A pass over the matrix solves the rows for the columns it is given and sums up the next columns on the way. All
+    # vectors stay in [0, 1] and only the matrix carries its unit: no product leaves float32's range.
+    col = _fit_mean(matrix, "col", None).astype(np.float64) / peak
+    row = np.zeros(n)
+    for passes_left in reversed(range(_ROWCOL_PASSES)):
+        col /= col.max()
+        col_f32, col_square = col.astype(np.float32), np.square(col).astype(np.float32)
+        weight = float(np.square(col).sum())
         above, below = np.zeros(k), np.zeros(k)
         for rows, magnitude in _magnitudes(matrix):
-            # Relative to the peak, so that no product of three leaves float32's range.
-            magnitude = np.divide(magnitude, peak, dtype=np.float32, casting="same_kind")
+            magnitude = magnitude.astype(np.float32, copy=False)
             full = np.count_nonzero(magnitude) == magnitude.size
             mask = None if full else (magnitude != 0).astype(np.float32)
-            weight = col_square.sum(dtype=np.float64) if mask is None else (mask @ col_square).astype(np.float64)
-            row[rows] = _ratio(magnitude @ col_f32, weight)
-            if round_ < _ROWCOL_ROUNDS:
-                row_f32 = row[rows].astype(np.float32)
-                above += row_f32 @ magnitude
-                below += np.square(row[rows]).sum() if mask is None else (row_f32 * row_f32) @ mask
-        if round_ < _ROWCOL_ROUNDS:
-            col = _ratio(above, below)
-    row *= peak
-    balance = math.sqrt(col.mean() / row.mean()) if row.mean() > 0 and col.mean() > 0 else 1.0
+            solved = _ratio(magnitude @ col_f32, weight if mask is None else mask @ col_square)
+            row[rows] = solved
+            if passes_left:
+                unit = (solved / peak).astype(np.float32)
+                above += unit @ magnitude
+                below += float(np.square(unit).sum()) if mask is None else np.square(unit) @ mask
+        if passes_left:
+            col = _ratio(above / peak, below)
+    balance = math.sqrt(col.mean() / row.mean())
     return row * balance, col / balance
 
 

@@ -14,6 +14,8 @@ from ..errors import FormatError, UnsupportedFormat
 from .spec import (
     HEADER_FIELDS,
     MAX_HEADER_BYTES,
+    MAX_NAME_BYTES,
+    MAX_OBJECT_BYTES,
     MAX_TENSORS,
     PREFIX_BYTES,
     TENSOR_ALIGN,
@@ -25,6 +27,7 @@ from .spec import (
     check_facts,
     check_layout,
     check_shape,
+    object_bytes,
     segments,
     show,
     split_name,
@@ -195,7 +198,7 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
     known = [tuple(layout) for layout in layouts]
     used = bytearray(len(strings))
     out: dict[str, TensorInfo] = {}
-    next_layout, offset, last = 0, 0, b""
+    next_layout, offset, objects, last = 0, 0, 0, b""
     entries.reverse()
     for number in range(len(entries)):
         entry, where = entries.pop(), f"tensors[{number}]"
@@ -204,6 +207,8 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
             fail("layouts are not in order of first use", field=where, expected=f"<= {next_layout}", found=layout_index)
         next_layout = max(next_layout, layout_index + 1)
         key = name.encode()
+        if len(key) > MAX_NAME_BYTES:
+            fail("bad length of a name", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
         if key <= last:
             expected = f"a name after {show(last.decode())}"
             fail("tensors are not in order, or named twice", field=where, expected=expected, found=show(name))
@@ -212,10 +217,14 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
         if len(shape) < 2 and any(part["kind"] == "sign" for part in layout):
             fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=show(entry[2]))
         offset = align(offset, TENSOR_ALIGN)
-        *_, final = segments(layout, shape)
-        nbytes = final.offset + final.nbytes
+        arrays = list(segments(layout, shape))
+        nbytes = arrays[-1].offset + arrays[-1].nbytes
         out[name] = TensorInfo(shape, layout, offset, nbytes)
         offset += nbytes
+        objects += object_bytes(name, len(shape), len(arrays), len(layout))
+        if objects > MAX_OBJECT_BYTES:
+            expected = f"<= {MAX_OBJECT_BYTES} bytes of objects"
+            fail("too many small parts", field=where, expected=expected, found=f">= {objects}")
         if offset > available:
             fail("the file is cut short", field=name, expected=f"{offset} bytes of payload or more", found=available)
     if next_layout != len(known):
@@ -257,9 +266,10 @@ def _check_entry(
         if type(index) is not int or not 0 <= index < limit:
             fail("index out of range", field=where, expected=f"an integer from 0 to {limit - 1}", found=show(index))
     check_shape(shape, where, fail)
+    length = len(strings[head]) + len(strings[tail])
+    if not 0 < length <= MAX_NAME_BYTES:
+        fail("bad length of a name", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=length)
     name = strings[head] + strings[tail]
-    if not name:
-        fail("a tensor has no name", field=where, expected="a name", found="''")
     if split_name(name) != (strings[head], strings[tail]):
         found = f"{show(strings[head])} + {show(strings[tail])}"
         fail("a name is split at another place", field=where, expected=show(split_name(name)), found=found)

@@ -23,7 +23,7 @@ from .values import check_bits, check_dense, check_scales
 
 
 def read(path: str | os.PathLike[str]) -> Profile:
-    """The whole profile, every byte verified. Each tensor's payload has its own buffer: dropping it frees the memory.
+    """The whole profile, every byte verified. A tensor's payload has its own buffer: dropping it frees the memory.
 
     Errors: FormatError, UnsupportedFormat (another version or kind of file), InputError (no such file).
     """
@@ -33,10 +33,9 @@ def read(path: str | os.PathLike[str]) -> Profile:
             return v1_read.read(fd, size, source, _failure(source, FormatError), _failure(source, UnsupportedFormat))
         header, payload_sha256, start = parse_header(fd, size, source)
         fail = _failure(source, FormatError)
-        buffers = read_payload(fd, start, size - start, header.tensors, payload_sha256, fail)
         tensors = {}
-        for name in list(header.tensors):
-            tensors[name] = _tensor(name, header.tensors.pop(name), buffers.pop(name), fail)
+        for name, buffer in read_payload(fd, start, size - start, header.tensors, payload_sha256, fail):
+            tensors[name] = _tensor(name, header.tensors[name], buffer, fail)
         return Profile(tensors=tensors, **_facts(header))
 
 

@@ -26,6 +26,10 @@ MAX_HEADER_BYTES = 8 << 20
 MAX_TENSORS = 65_536
 MAX_DIMS = 8
 MAX_DIM = 2**31 - 1
+MAX_NAME_BYTES = 1024
+MAX_TEXT = 65_536
+MAX_OBJECT_BYTES = 56 << 20
+"""What the reader's Python objects may take beside the payload; see `object_bytes`."""
 MAX_COUNT = 2**63 - 1
 PIECE_BYTES = 4 << 20
 SEGMENT_ALIGN = 4
@@ -44,7 +48,6 @@ HEADER_FIELDS = (
 _CREATED = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z")
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _DIGITS = re.compile(r"[0-9]+")
-_MAX_TEXT = 65_536
 
 
 class Fail(Protocol):
@@ -173,6 +176,11 @@ def segments(layout: tuple[dict[str, Any], ...], shape: tuple[int, ...]) -> Iter
             offset += nbytes
 
 
+def object_bytes(name: str, dims: int, arrays: int, parts: int) -> int:
+    """About what a tensor's Python objects take, its payload left out: a million parts of one bit each must not fit."""
+    return 320 + len(name.encode()) + 16 * dims + 128 * parts + arrays * (100 + 16 * dims)
+
+
 def layout_of(part: Part) -> dict[str, Any]:
     """The header's description of `part`."""
     if isinstance(part, DensePart):
@@ -265,8 +273,8 @@ def _check_flat(value: Any, where: str, fail: Fail, *, digests_only: bool, inner
     if isinstance(value, str):
         if digests_only and not _DIGEST.fullmatch(value):
             fail("metrics hold no text", field=where, expected="a number or a hexadecimal digest", found=show(value))
-        if len(value) > _MAX_TEXT:
-            fail("text too long", field=where, expected=f"<= {_MAX_TEXT} characters", found=len(value))
+        if len(value) > MAX_TEXT:
+            fail("text too long", field=where, expected=f"<= {MAX_TEXT} characters", found=len(value))
     elif isinstance(value, bool) or value is None:
         pass
     elif isinstance(value, int):

@@ -19,13 +19,28 @@ from ..codec.pack import words
 from ..codec.parts import DensePart, SignPart
 from ..codec.scales import scale_shapes
 from .flat_bits import read_exactly, read_rows
-from .spec import MAX_COUNT, MAX_DIM, MAX_DIMS, MAX_TENSORS, DeltaTensor, Fail, Header, Profile, TensorInfo, show
+from .spec import (
+    MAX_COUNT,
+    MAX_DIM,
+    MAX_DIMS,
+    MAX_NAME_BYTES,
+    MAX_OBJECT_BYTES,
+    MAX_TENSORS,
+    MAX_TEXT,
+    DeltaTensor,
+    Fail,
+    Header,
+    Profile,
+    TensorInfo,
+    show,
+)
 from .values import check_scales
 
 BLOCK = 128
 _KINDS = ("tensor", "row", "block")
 _EXPERT = re.compile(r"(.*\.weight)\.(0|[1-9][0-9]{0,4})", re.DOTALL)
-_SPARE_BYTES = 40 << 20
+_BLOCK_OBJECT_BYTES = 800
+"""About what a block's Python objects take."""
 _DENSE_STEP = 1 << 20
 
 
@@ -92,8 +107,11 @@ class _Cursor:
     def u32(self, field: str) -> int:
         return int.from_bytes(self.take(4, field), "little")
 
-    def text(self, field: str) -> str:
-        data = self.take(self.u32(field), field)
+    def text(self, field: str, limit: int) -> str:
+        length = self.u32(field)
+        if length > limit:
+            self._fail("the text is too long", field=field, expected=f"<= {limit} bytes", found=length)
+        data = self.take(length, field)
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -104,7 +122,9 @@ def read(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> Profi
     """The profile in the version 1 file `fd` of `size` bytes. `base` is {"verified": False}: the file names no base."""
     facts, groups = _scan(fd, size, path, fail, unsupported)
     # A shape such as [N, 1] grows 32 times when its rows are given whole words.
-    memory_bytes, limit = sum(group.memory_bytes for group in groups.values()), size + _SPARE_BYTES
+    memory_bytes = sum(group.memory_bytes for group in groups.values())
+    memory_bytes += sum(_BLOCK_OBJECT_BYTES * len(group.blocks) for group in groups.values())
+    limit = size + MAX_OBJECT_BYTES
     if memory_bytes > limit:
         unsupported("too narrow rows for this reader", field="shape", expected=f"<= {limit} bytes", found=memory_bytes)
     tensors = {}
@@ -132,13 +152,13 @@ def read_header(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -
 def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tuple[dict[str, Any], dict[str, _Group]]:
     """(facts, tensors) by skipping over the data. Every length is checked against the file's."""
     cursor = _Cursor(fd, size, fail)
-    model = cursor.text("model name")
+    model = cursor.text("model name", MAX_TEXT)
     ratio, count = struct.unpack("<fQ", cursor.take(12, "compression ratio"))
     if not (math.isfinite(ratio) and ratio >= 0):
         fail("bad number", field="compression ratio", expected="a finite number >= 0", found=str(ratio))
     blocks: dict[str, _Block] = {}
     while not cursor.ended:
-        name = cursor.text(f"name of block {len(blocks)}")
+        name = cursor.text(f"name of block {len(blocks)}", MAX_NAME_BYTES)
         if not name or name in blocks:
             fail("a block's name is empty or taken", field="name", expected="unique names", found=show(name))
         if len(blocks) == MAX_TENSORS:

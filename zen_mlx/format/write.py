@@ -15,6 +15,8 @@ from ..fsio import publish
 from .spec import (
     MAGIC,
     MAX_HEADER_BYTES,
+    MAX_NAME_BYTES,
+    MAX_OBJECT_BYTES,
     MAX_TENSORS,
     PIECE_BYTES,
     PREFIX_BYTES,
@@ -29,6 +31,7 @@ from .spec import (
     check_layout,
     check_shape,
     layout_of,
+    object_bytes,
     segments,
     split_name,
 )
@@ -69,17 +72,20 @@ def _checked_names(profile: Profile, fail: Fail) -> list[str]:
     """The names of the tensors that are not zero, sorted by their bytes; every tensor's arrays are checked."""
     if len(profile.tensors) > MAX_TENSORS:
         fail("too many tensors", field="tensors", expected=f"<= {MAX_TENSORS}", found=len(profile.tensors))
-    keyed = []
+    keyed, objects = [], 0
     for name, tensor in profile.tensors.items():
         try:
             key = name.encode()
         except UnicodeEncodeError:
             fail("a name is not Unicode text", field="tensors", expected="UTF-8", found=ascii(name))
-        if not name:
-            fail("a tensor has no name", field="tensors", expected="a name", found="''")
-        _check_tensor(name, tensor, fail)
+        if not 0 < len(key) <= MAX_NAME_BYTES:
+            fail("bad length of a name", field="tensors", expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
+        arrays = _check_tensor(name, tensor, fail)
+        objects += object_bytes(name, len(tensor.shape), arrays, len(tensor.parts))
         if not all(_is_zero(part) for part in tensor.parts):
             keyed.append((key, name))
+    if objects > MAX_OBJECT_BYTES:
+        fail("too many small parts", field="tensors", expected=f"<= {MAX_OBJECT_BYTES} bytes of objects", found=objects)
     return [name for _, name in sorted(keyed)]
 
 
@@ -88,7 +94,8 @@ def _is_zero(part: SignPart | DensePart) -> bool:
     return any(not array.any() for array in arrays)
 
 
-def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> None:
+def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> int:
+    """The number of arrays, each of which has the type, shape and values the format asks for."""
     check_shape(tensor.shape, name, fail)
     layout = [layout_of(part) for part in tensor.parts]
     if not 1 <= len(layout) <= MAX_PARTS:
@@ -111,6 +118,7 @@ def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> None:
             check_scales(array, where, fail)
         else:
             check_dense(array, where, fail)
+    return len(arrays)
 
 
 def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: BinaryIO, fail: Fail) -> None:
