@@ -51,8 +51,7 @@ def parse_header(fd: int, size: int, path: Path) -> tuple[Header, str, int]:
     def unsupported(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
         raise UnsupportedFormat(message, path=path, field=field, expected=expected, found=found)
 
-    text, digest = _read_text(fd, size, fail)
-    start = PREFIX_BYTES + align(len(text), PREFIX_BYTES)
+    text, digest, start = _read_text(fd, size, fail)
     value = _parse(text, fail)
     del text
     if tuple(sorted(value)) != HEADER_FIELDS:
@@ -84,8 +83,8 @@ def parse_header(fd: int, size: int, path: Path) -> tuple[Header, str, int]:
     return header, payload_sha256, start
 
 
-def _read_text(fd: int, size: int, fail: Fail) -> tuple[str, str]:
-    """The header's text without its padding, and the hex digest at byte 24."""
+def _read_text(fd: int, size: int, fail: Fail) -> tuple[str, str, int]:
+    """The header's text without its padding, the hex digest at byte 24, and where the payload starts."""
     prefix = os.pread(fd, PREFIX_BYTES, 0)
     if len(prefix) < PREFIX_BYTES:
         fail("the file is cut short", field="header_bytes", expected=f"{PREFIX_BYTES} bytes or more", found=size)
@@ -106,7 +105,7 @@ def _read_text(fd: int, size: int, fail: Fail) -> tuple[str, str]:
     if fewest != header_bytes:
         fail("too much padding", field="header_bytes", expected=fewest, found=header_bytes)
     try:
-        return stripped.decode("utf-8"), digest
+        return stripped.decode("utf-8"), digest, PREFIX_BYTES + header_bytes
     except UnicodeDecodeError as error:
         fail("the header is not UTF-8", field="header", expected="UTF-8", found=f"a bad byte at {error.start}")
 
@@ -198,6 +197,7 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
     known = [tuple(layout) for layout in layouts]
     used = bytearray(len(strings))
     out: dict[str, TensorInfo] = {}
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     next_layout, offset, objects, last = 0, 0, 0, b""
     entries.reverse()
     for number in range(len(entries)):
@@ -214,6 +214,7 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
             fail("tensors are not in order, or named twice", field=where, expected=expected, found=show(name))
         last = key
         shape, layout = tuple(entry[2]), known[layout_index]
+        shape = shapes.setdefault(shape, shape)
         if len(shape) < 2 and any(part["kind"] == "sign" for part in layout):
             fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=show(entry[2]))
         offset = align(offset, TENSOR_ALIGN)
