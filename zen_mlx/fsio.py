@@ -28,7 +28,7 @@ PRIVATE_FILE_MODE = 0o600
 
 def make_dir(path: Path, mode: int = PRIVATE_DIR_MODE) -> Path:
     """Create `path` with its parents; new folders get `mode`."""
-    with _storage_errors(path):
+    with storage_errors(path):
         missing = []
         at = path
         while not at.exists():
@@ -49,7 +49,7 @@ def publish(path: str | os.PathLike[str], *, mode: int = 0o644, folder: bool = F
     target = Path(path)
     make_dir(target.parent)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
-    with _storage_errors(target):
+    with storage_errors(target):
         try:
             if folder:
                 temporary.mkdir(mode=mode | 0o700)
@@ -94,7 +94,7 @@ def read_json(path: str | os.PathLike[str], *, default: Any) -> Any:
 def remove(path: str | os.PathLike[str]) -> None:
     """Remove a file or folder, absent or not."""
     target = Path(path)
-    with _storage_errors(target):
+    with storage_errors(target):
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
@@ -106,7 +106,7 @@ def lock(path: str | os.PathLike[str], busy: str) -> Iterator[None]:
     """Hold an advisory lock on `path` while the block runs; `InputError(busy)` when another process holds it."""
     target = Path(path)
     make_dir(target.parent)
-    with _storage_errors(target), open(target, "a") as handle:
+    with storage_errors(target), open(target, "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -134,7 +134,8 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a full or refusing disk in the block into `StorageError`; other errors pass."""
     try:
         yield
     except OSError as error:

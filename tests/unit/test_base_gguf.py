@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors.numpy import load_file
 
 from zen_mlx.base import gguf
 from zen_mlx.base.load import load_base
-from zen_mlx.errors import ModelFormatError
+from zen_mlx.errors import ModelFormatError, StorageError
 
 HIDDEN, HEADS, KV_HEADS, INNER, HEAD_DIM = 64, 2, 1, 96, 32
 SPECIAL = ["<|end|>"]
@@ -187,3 +189,18 @@ def test_written_tokenizer_is_what_the_library_writes(embedded_base: Path) -> No
 
     text = (embedded_base / "tokenizer.json").read_text(encoding="utf-8")
     assert json.loads(Tokenizer.from_str(text).to_str()) == json.loads(text)
+
+
+def test_disk_that_refuses(tmp_path: Path) -> None:
+    """A write fails in the middle of the weights: a typed error and nothing left."""
+    path = write(tmp_path / "m.gguf", tensors())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match="cannot be written"):
+            gguf.convert(path, tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.gguf"]

@@ -46,7 +46,7 @@ def local_path() -> Path | None:
 def pull(progress: Progress | None = None) -> Path:
     """Fetch and convert the embedded base unless that is done; a second process waits for the first."""
     folder = names.base_dir(registry.EMBEDDED)
-    with exclusive(folder):
+    with exclusive(folder), fsio.storage_errors(folder):
         found = local_path()
         if found is not None:
             return found

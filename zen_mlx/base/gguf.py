@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import fsio
-from ..errors import ModelFormatError
+from ..errors import ModelFormatError, StorageError
 
 _LAYER_NAMES = {
     "attn_norm.weight": "input_layernorm.weight",
@@ -51,6 +51,7 @@ def convert(source: Path, target: Path) -> Path:
 
 def write_folder(source: Path, folder: Path) -> None:
     """Write config.json, generation_config.json, tokenizer files and model.safetensors of `source` into `folder`."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     reader = _open(source)
@@ -67,7 +68,10 @@ def write_folder(source: Path, folder: Path) -> None:
         ("tokenizer_config.json", tokenizer_config),
     ):
         (folder / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:  # what the Rust writer makes of every operating system error
+        raise StorageError("the weights cannot be written", path=folder, found=str(error)) from error
 
 
 def _open(source: Path) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DownloadError, ModelFormatError, ModelNotFoundError, StorageError
+from .. import fsio
+from ..errors import DownloadError, ModelFormatError, ModelNotFoundError
 from . import check
 from .registry import Source
 
@@ -54,7 +54,8 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
         )
     for repo in source.repos:
         try:
-            folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
+            with fsio.storage_errors(Path(constants.HF_HUB_CACHE)):
+                folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
         except GatedRepoError as error:
             raise DownloadError(
                 f"the hub gives {repo} only to those who accepted its terms",
@@ -66,13 +67,11 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
         except HFValidationError as error:
             raise ModelNotFoundError("not a valid repository id", field="model", found=repo) from error
         except (LocalEntryNotFoundError, HfHubHTTPError, transport, OSError) as error:
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError("the disk is full", path=constants.HF_HUB_CACHE, hint="free some space") from error
             raise DownloadError(
                 f"fetching {repo} failed",
                 field="model",
                 found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-                hint="check the connection and try again: what has arrived is kept",
+                hint="check the connection and try again: files that arrived whole are kept",
             ) from error
         check.check_folder(Path(folder))
         return Path(folder)
