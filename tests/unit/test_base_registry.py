@@ -52,6 +52,13 @@ def test_a_base_made_here_has_a_name() -> None:
         registry.resolve("smollm2-135m-4bit")
     (folder / "config.json").write_text("{}")
     assert registry.resolve("smollm2-135m-4bit").path == folder
+    (folder.parent / "smollm2-135m").mkdir()
+    (folder.parent / ".smollm2-135m.lock").touch()
+    assert [source.name for source in registry.made_here()] == ["smollm2-135m-4bit"]
+
+
+def test_nothing_made_here_yet() -> None:
+    assert registry.made_here() == []
 
 
 def test_unknown_name_lists_aliases_and_suggests() -> None:

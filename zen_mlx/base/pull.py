@@ -5,13 +5,11 @@ An interrupted fetch leaves nothing that looks finished; hub downloads resume wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import ModelNotFoundError
 from . import embedded, hub, registry
-
-Progress = Callable[[str, int, int | None], None]
+from .progress import Progress
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:

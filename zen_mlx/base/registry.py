@@ -92,6 +92,14 @@ def resolve(name: str) -> Source:
     )
 
 
+def made_here() -> list[Source]:
+    """The bases zen_mlx made itself that no alias names, sorted: quantized copies under `ZEN_HOME/bases`."""
+    folder = base_dir(EMBEDDED).parent
+    found = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    sources = (_converted(name) for name in found if name not in aliases())
+    return [source for source in sources if source is not None]
+
+
 def _converted(name: str) -> Source | None:
     """A base that zen_mlx made itself (`zen models quantize`), None when there is none of that name."""
     try:
