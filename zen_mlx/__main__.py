@@ -1,0 +1,5 @@
+"""`python -m zen_mlx` is `zen`."""
+
+from .cli.main import run
+
+run()

@@ -1,0 +1,75 @@
+"""`zen`: the commands put together, and the one place where the process ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from . import _errors, chat, generate, models
+
+_HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
+
+Start with:
+
+\b
+  zen demo                          everything once, in a few minutes
+  zen train notes/ --profile me     learn a profile from your own files
+  zen chat -p me                    talk to it
+"""
+
+app = typer.Typer(
+    name="zen",
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"zen_mlx {version('zen-mlx')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """The options before a command."""
+
+
+app.callback(help=_HELP)(_root)
+app.command("chat")(chat.chat)
+app.command("generate")(generate.generate)
+app.add_typer(models.app, name="models")
+
+
+def run() -> None:
+    """Run the command line of this process and leave it with its exit code."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(args: list[str]) -> int:
+    """Run one command line and return its exit code; every exception becomes text here."""
+    as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
+    try:
+        command = typer.main.get_command(app)
+        if "_ZEN_COMPLETE" in os.environ:
+            command.main(args=args, prog_name="zen", complete_var="_ZEN_COMPLETE")
+        with command.make_context("zen", args or ["--help"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except BaseException as error:
+        try:
+            return _errors.report(error, as_json)
+        except BrokenPipeError as broken:
+            return _errors.report(broken, as_json)
+    return 0

@@ -1,0 +1,1 @@
+"""Decoding: one prompt, or a conversation with a cache."""

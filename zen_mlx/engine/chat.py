@@ -1,0 +1,187 @@
+"""A conversation: messages, settings, and a prompt cache that each turn goes on from.
+
+The tokens of the whole conversation are rendered anew for each answer; what the cache already holds of them is kept, the
+rest is fed. Another profile means another cache and the same conversation. Oldest exchanges leave when the context is full.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .. import fsio
+from ..errors import InputError
+from .generate import Decoding, Message, Sampling, context_length, render
+
+ROLES = ("system", "user", "assistant")
+_LEAST_ANSWER = 16  # tokens that must be left for an answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one turn took. cached_tokens: of the prompt, found in the cache; dropped: exchanges that left the context."""
+
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    prompt_tps: float
+    generation_tps: float
+    seed: int
+    dropped: int
+
+
+class ChatSession:
+    """One conversation with one model, under one profile at a time."""
+
+    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling | None = None, system: str | None = None) -> None:
+        self.sampling = sampling or Sampling()
+        self.system = system
+        self.messages: list[Message] = []
+        self.last: Answer | None = None
+        self._model = model
+        self._tokenizer = tokenizer
+        self._cache: list[Any] | None = None
+        self._cached: list[int] = []
+
+    def use(self, model: Any) -> None:
+        """Go on with `model` (another profile); the conversation stays and is read again by it."""
+        self._model = model
+        self._forget()
+
+    def clear(self) -> None:
+        """Forget every turn; the system message and the settings stay."""
+        self.messages.clear()
+        self.last = None
+        self._forget()
+
+    def ask(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+        """Yield the pieces of the answer to `text`; `last` says what it took.
+
+        An answer stopped half-way stays in the conversation as far as it came. After an error the question is gone.
+        """
+        self.messages.append({"role": "user", "content": text})
+        yield from self._answer(should_stop)
+
+    def retry(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+        """Yield another answer to the last question in place of the one it got."""
+        while self.messages and self.messages[-1]["role"] == "assistant":
+            self.messages.pop()
+        if not self.messages:
+            raise InputError("there is no question to answer again yet")
+        yield from self._answer(should_stop)
+
+    def save(self, path: Path) -> None:
+        """Write system message and turns as JSON that only the user can read."""
+        fsio.write_json(path, {"messages": self._conversation()}, mode=fsio.PRIVATE_FILE_MODE)
+
+    def load(self, path: Path) -> None:
+        """Take system message and turns from a saved conversation; InputError names what is wrong with the file."""
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not JSON"
+            raise InputError("the conversation cannot be read", path=path, found=reason) from error
+        messages = document.get("messages") if isinstance(document, dict) else None
+        if not isinstance(messages, list):
+            raise InputError("not a saved conversation", path=path, field="messages", expected="a list of turns")
+        turns: list[Message] = []
+        for index, message in enumerate(messages):
+            role = message.get("role") if isinstance(message, dict) else None
+            content = message.get("content") if isinstance(message, dict) else None
+            if role not in ROLES or not isinstance(content, str) or (role == "system" and index):
+                raise InputError("not a turn of a conversation", path=path, field=f"messages[{index}]")
+            turns.append({"role": role, "content": content})
+        self.clear()
+        self.system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
+        self.messages = turns
+
+    def _conversation(self) -> list[Message]:
+        head = [{"role": "system", "content": self.system}] if self.system else []
+        return [*head, *self.messages]
+
+    def _answer(self, should_stop: Callable[[], bool]) -> Iterator[str]:
+        try:
+            ids, dropped = self._fit()
+        except InputError:
+            self.messages.pop()
+            raise
+        kept = self._reuse(ids)
+        limit = min(self.sampling.max_tokens, context_length(self._model) - len(ids))
+        decoding = Decoding(
+            self._model,
+            self._tokenizer,
+            ids[kept:],
+            replace(self.sampling, max_tokens=limit),
+            cache=self._cache,
+            should_stop=should_stop,
+        )
+        pieces: list[str] = []
+        whole = False
+        try:
+            for piece in decoding:
+                pieces.append(piece)
+                yield piece
+            whole = decoding.prefilled
+        finally:
+            if whole:
+                self._cached = ids + decoding.tokens
+            else:
+                # Stopped inside a step: the layers' caches may have different lengths.
+                self._forget()
+            self.messages.append({"role": "assistant", "content": "".join(pieces)})
+            self.last = Answer(
+                finish_reason=decoding.finish_reason,
+                prompt_tokens=len(ids),
+                cached_tokens=kept,
+                completion_tokens=len(decoding.tokens),
+                prompt_tps=decoding.prompt_tps,
+                generation_tps=decoding.generation_tps,
+                seed=decoding.seed,
+                dropped=dropped,
+            )
+
+    def _fit(self) -> tuple[list[int], int]:
+        """(tokens of the conversation, exchanges dropped from its beginning so that an answer has room)."""
+        context = context_length(self._model)
+        reserve = min(self.sampling.max_tokens, max(_LEAST_ANSWER, context // 4))
+        dropped = 0
+        ids = render(self._tokenizer, self._conversation())
+        while len(ids) > context - reserve:
+            later = next((i for i, m in enumerate(self.messages) if i and m["role"] == "user"), None)
+            if later is None:
+                raise InputError(
+                    "this message is longer than the model's context",
+                    expected=f"at most {context - reserve} tokens",
+                    found=f"{len(ids)} tokens",
+                )
+            del self.messages[:later]
+            dropped += 1
+            ids = render(self._tokenizer, self._conversation())
+        return ids, dropped
+
+    def _reuse(self, ids: list[int]) -> int:
+        """Bring the cache to a prefix of `ids` and return how many tokens it holds; at least one is left to feed."""
+        from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+
+        common = 0
+        for old, new in zip(self._cached, ids[:-1], strict=False):
+            if old != new:
+                break
+            common += 1
+        excess = len(self._cached) - common
+        if self._cache is not None and common and (not excess or can_trim_prompt_cache(self._cache)):
+            if excess:
+                trim_prompt_cache(self._cache, excess)
+            self._cached = ids[:common]
+            return common
+        self._cache = make_prompt_cache(self._model)
+        self._cached = []
+        return 0
+
+    def _forget(self) -> None:
+        self._cache = None
+        self._cached = []
