@@ -124,6 +124,6 @@ def test_no_connection_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with pytest.raises(DownloadError, match="found Failed to establish a new connection|found Connection refused"):
+    with pytest.raises(DownloadError, match=r"found Failed to establish a new connection|found Connection refused"):
         pull.pull("smollm2-135m")
     assert left_over() == []
