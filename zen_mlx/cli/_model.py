@@ -8,6 +8,7 @@ from .. import names
 from . import _view
 
 if TYPE_CHECKING:
+    from ..config import BitDeltaConfig
     from ..manager import ZenPersonalizationManager
 
 
@@ -24,7 +25,9 @@ def choose(model: str | None, profile: str | None) -> str:
     return registry.DEFAULT_MODEL
 
 
-def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPersonalizationManager:
+def open_manager(
+    model: str | None, profile: str | None, quiet: bool, config: BitDeltaConfig | None = None
+) -> ZenPersonalizationManager:
     """A manager for that base, fetched with a progress bar if need be, with the profile active."""
     from ..base import pull
     from ..manager import ZenPersonalizationManager
@@ -32,7 +35,7 @@ def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPers
     name = choose(model, profile)
     with _view.progress(quiet) as report:
         pull.pull(name, report)
-    manager = ZenPersonalizationManager(name)
+    manager = ZenPersonalizationManager(name, config=config)
     if profile is not None:
         manager.activate_profile(profile)
     return manager

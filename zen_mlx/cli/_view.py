@@ -7,10 +7,16 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-Report = Callable[[str, int, int | None], None]
+
+class Report(Protocol):
+    """Takes how far something is; `note` is shown behind the bar."""
+
+    def __call__(self, description: str, done: int, total: int | None, note: str = "") -> None: ...
+
+
 _PLAIN_EVERY_S = 15.0
 
 
@@ -105,7 +111,7 @@ def number(value: Any, digits: int = 3) -> str:
 def progress(quiet: bool = False) -> Iterator[Report]:
     """Yield report(description, done, total): a bar per description on a terminal, a line now and then elsewhere."""
     if quiet:
-        yield lambda description, done, total: None
+        yield _silent
     elif sys.stderr.isatty():
         with _bars() as report:
             yield report
@@ -113,12 +119,16 @@ def progress(quiet: bool = False) -> Iterator[Report]:
         yield _Lines()
 
 
+def _silent(description: str, done: int, total: int | None, note: str = "") -> None:
+    """Nothing: the output is one JSON document."""
+
+
 class _Lines:
     def __init__(self) -> None:
         self._description = ""
         self._at = 0.0
 
-    def __call__(self, description: str, done: int, total: int | None) -> None:
+    def __call__(self, description: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
         if description == self._description and now - self._at < _PLAIN_EVERY_S:
             return
@@ -138,16 +148,17 @@ def _bars() -> Iterator[Report]:
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(description: str, done: int, total: int | None) -> None:
+        def report(description: str, done: int, total: int | None, note: str = "") -> None:
             if description not in tasks:
                 for other in tasks.values():
                     bars.update(other, visible=False)
-                tasks[description] = bars.add_task(description, total=total)
-            bars.update(tasks[description], completed=done, total=total)
+                tasks[description] = bars.add_task(description, total=total, note=note)
+            bars.update(tasks[description], completed=done, total=total, note=note)
 
         yield report
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import _errors, chat, generate, models
+from . import _errors, chat, compress, evaluate, generate, inspect, models, profile, train
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
 
@@ -49,6 +49,11 @@ def _root(
 app.callback(help=_HELP)(_root)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
+app.command("train")(train.train)
+app.command("compress")(compress.compress)
+app.command("eval")(evaluate.evaluate)
+app.command("inspect")(inspect.inspect)
+app.add_typer(profile.app, name="profile")
 app.add_typer(models.app, name="models")
 
 

@@ -1,0 +1,126 @@
+"""zen inspect: what a file holds, verified and without a base. Imports no mlx."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import _view
+from ._options import AsJson
+
+if TYPE_CHECKING:
+    from ..format.spec import Facts, Profile
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .bitdelta file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a .bitdelta file holds, without applying it.
+
+    Every byte is verified. The base is not needed.
+
+    Examples:
+
+    \b
+      zen inspect cynic.bitdelta
+      zen inspect cynic.bitdelta --json
+    """
+    from ..format.read import read
+
+    profile = read(file)
+    if as_json:
+        _view.emit(document(profile))
+    else:
+        print_profile(profile)
+
+
+def facts_document(facts: Facts) -> dict[str, Any]:
+    """What a header says, as JSON."""
+    return {
+        "path": None if facts.path is None else str(facts.path),
+        "version": facts.version,
+        "file_bytes": facts.file_bytes,
+        "sha256": facts.sha256,
+        "bits_per_weight": facts.bits_per_weight,
+        "ratio_fp32": facts.ratio_fp32,
+        "ratio_fp16": facts.ratio_fp16,
+        "target_count": facts.target_count,
+        "model_count": facts.model_count,
+        "profile": facts.info,
+        "base": facts.base,
+        "metrics": facts.metrics,
+    }
+
+
+def document(profile: Profile) -> dict[str, Any]:
+    """The document of `zen inspect --json`."""
+    from ..format.spec import layout_of
+
+    tensors = [
+        {
+            "name": name,
+            "shape": list(tensor.shape),
+            "parts": [layout_of(part) for part in tensor.parts],
+            "bytes": tensor.nbytes,
+        }
+        for name, tensor in profile.tensors.items()
+    ]
+    return {**facts_document(profile), "verified": True, "tensors": tensors}
+
+
+def print_facts(facts: Facts) -> None:
+    """The header for people."""
+    base = facts.base
+    lines = [
+        ("name", facts.info.get("name")),
+        ("base", base.get("model")),
+        ("base's weights", base.get("weights") if base.get("verified") else "not recorded: shapes are checked only"),
+        ("method", facts.info.get("method")),
+        ("created", facts.info.get("created")),
+        ("made by", facts.info.get("tool")),
+        ("license", facts.info.get("license")),
+        ("format", f"version {facts.version}"),
+        ("size", _view.size(facts.file_bytes)),
+        ("bits per weight", _view.number(facts.bits_per_weight)),
+        ("smaller by", f"{_view.number(facts.ratio_fp32, 1)}x than f32, {_view.number(facts.ratio_fp16, 1)}x than f16"),
+        ("sha256", facts.sha256),
+    ]
+    lines += [(key, _metric(value)) for key, value in sorted(facts.metrics.items()) if value is not None]
+    for label, value in lines:
+        if value not in (None, ""):
+            _view.say(f"  {_view.printable(str(label)):<18}{_view.printable(str(value))}")
+
+
+def print_profile(profile: Profile) -> None:
+    """Header, and the tensors in groups of the same name but for the numbers in it."""
+    from ..format.spec import layout_of
+
+    print_facts(profile)
+    groups: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
+    for name, tensor in profile.tensors.items():
+        kinds = " + ".join(_kind(layout_of(part)) for part in tensor.parts)
+        key = (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tensor.shape, kinds)
+        group = groups.setdefault(key, [0, 0])
+        group[0] += 1
+        group[1] += tensor.nbytes
+    listing = _view.table("tensors", "count", "shape", "kept as", "size", right=("count", "size"))
+    for (pattern, shape, kinds), (count, nbytes) in groups.items():
+        shape_text = " x ".join(map(str, shape))
+        listing.add_row(_view.cell(pattern), str(count), shape_text, _view.cell(kinds), _view.size(nbytes))
+    _view.show(listing)
+    _view.say(f"  {len(profile.tensors)} tensors, every byte verified")
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    if entry["kind"] != "sign":
+        return f"{entry['kind']} {entry['dtype']}"
+    block = f" {entry['block']}" if "block" in entry else ""
+    return f"sign, {entry['scale']}{block} scale {entry['dtype']}"
+
+
+def _metric(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
