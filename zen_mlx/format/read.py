@@ -79,6 +79,8 @@ def _open(path: str | os.PathLike[str]) -> Iterator[tuple[int, int, Path]]:
             found = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
             raise InputError("not a file", path=source, expected="a .bitdelta file", found=found)
         yield fd, status.st_size, source
+    except OSError as error:
+        raise InputError("the file cannot be read", path=source, found=str(error)) from error
     finally:
         os.close(fd)
 
