@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from . import _errors, chat, compress, evaluate, generate, inspect, models, profile, train
+from . import _errors, chat, compress, demo, doctor, evaluate, generate, inspect, models, profile, train
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
 
@@ -47,6 +47,8 @@ def _root(
 
 
 app.callback(help=_HELP)(_root)
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("train")(train.train)
