@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .. import names
 from . import _view
@@ -25,9 +26,7 @@ def choose(model: str | None, profile: str | None) -> str:
     return registry.DEFAULT_MODEL
 
 
-def open_manager(
-    model: str | None, profile: str | None, quiet: bool, config: BitDeltaConfig | None = None
-) -> ZenPersonalizationManager:
+def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPersonalizationManager:
     """A manager for that base, fetched with a progress bar if need be, with the profile active."""
     from ..base import pull
     from ..manager import ZenPersonalizationManager
@@ -35,7 +34,20 @@ def open_manager(
     name = choose(model, profile)
     with _view.progress(quiet) as report:
         pull.pull(name, report)
-    manager = ZenPersonalizationManager(name, config=config)
+    manager = ZenPersonalizationManager(name)
     if profile is not None:
         manager.activate_profile(profile)
     return manager
+
+
+def lazy_manager(
+    model: str | None, tell: Callable[[Any], None], config: BitDeltaConfig | None = None
+) -> ZenPersonalizationManager:
+    """A manager that fetches its base when a run needs it, told as stages: what is wrong with the input is said before."""
+    from ..create import Stage
+    from ..manager import ZenPersonalizationManager
+
+    def on_pull(description: str, done: int, total: int | None) -> None:
+        tell(Stage(description, done, total or 0))
+
+    return ZenPersonalizationManager(choose(model, None), config=config, on_pull=on_pull)

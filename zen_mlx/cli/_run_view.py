@@ -52,7 +52,7 @@ def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
             if isinstance(event, Prepared):
                 _view.notice(_prepared(event))
             elif isinstance(event, Stage):
-                bars(event.name, event.done, event.total)
+                bars(event.name, event.done, event.total or None)
             elif plain:
                 line = training.line(event)
                 if time.monotonic() - said_at > _PLAIN_EVERY_S or event.step == event.steps:

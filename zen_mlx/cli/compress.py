@@ -51,8 +51,8 @@ def compress(
 
     if valid is not None and not valid.exists():
         raise DataError("no such file or folder", path=valid)
-    manager = _model.open_manager(model, None, as_json)
     with _run_view.run_events(as_json) as tell:
+        manager = _model.lazy_manager(model, tell)
         report = manager.compress_profile(
             profile, finetuned, scale=scale.value, planes=planes, valid=valid, replace=replace, on_event=tell
         )

@@ -40,16 +40,15 @@ def evaluate(
       zen eval test.jsonl -m smollm2-135m --limit 16 --json
     """
     from ..errors import ConfigError, DataError
+    from ..eval import report as evaluation
 
     if not data.exists():
         raise DataError("no such file or folder", path=data)
     if plot is not None and plot.suffix.lower() != ".png":
         raise ConfigError("a plot is a PNG file", path=plot, field="plot", expected="FILE.png")
     wanted = profiles or []
-    manager = _model.open_manager(_model.choose(model, wanted[0] if wanted else None), None, as_json)
-    from ..eval import report as evaluation
-
     with _run_view.run_events(as_json) as tell:
+        manager = _model.lazy_manager(_model.choose(model, wanted[0] if wanted else None), tell)
         result = evaluation.evaluate(manager, data, wanted, reference=reference, limit=limit, on_event=tell)
     if plot is not None:
         from ..eval.plot import plot_losses

@@ -134,8 +134,12 @@ def quantize_model(
       zen chat -m smollm2-135m-4bit
     """
     from ..base import pull
-    from ..base.quantize import quantize
+    from ..base.quantize import BITS, GROUP_SIZES, quantize
+    from ..errors import ConfigError
 
+    for field, value, allowed in (("bits", bits, BITS), ("group_size", group_size, GROUP_SIZES)):
+        if value not in allowed:  # before the base is fetched
+            raise ConfigError(f"bad {field}", field=field, expected=allowed, found=value)
     with _view.progress(as_json) as report:
         pull.pull(name, report)
         report(f"quantizing {name}", 0, None)

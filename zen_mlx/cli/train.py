@@ -59,8 +59,8 @@ def train(
         if not path.exists():
             raise DataError("no such file or folder", path=path)
     config = BitDeltaConfig(straight_through=not no_straight_through, learning_rate_scale=learning_rate_scale)
-    manager = _model.open_manager(model, None, as_json, config)
     with _run_view.run_events(as_json) as tell:
+        manager = _model.lazy_manager(model, tell, config)
         report = manager.create_profile(
             profile,
             data,
