@@ -51,6 +51,8 @@ def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
             nonlocal said_at
             if isinstance(event, Prepared):
                 _view.notice(_prepared(event))
+                if not plain:
+                    bars("training", event.resumed_from, event.steps, "first step")
             elif isinstance(event, Stage):
                 bars(event.name, event.done, event.total or None)
             elif plain:

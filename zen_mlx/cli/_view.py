@@ -150,7 +150,7 @@ def _bars() -> Iterator[Report]:
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, speed_estimate_period=600) as bars:
         tasks: dict[str, Any] = {}
 
         def report(description: str, done: int, total: int | None, note: str = "") -> None:
@@ -158,6 +158,9 @@ def _bars() -> Iterator[Report]:
                 for other in tasks.values():
                     bars.update(other, visible=False)
                 tasks[description] = bars.add_task(description, total=total, note=note)
+            elif not bars.tasks[tasks[description]].visible:
+                for other in tasks.values():
+                    bars.update(other, visible=other == tasks[description])
             bars.update(tasks[description], completed=done, total=total, note=note)
 
         yield report

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 DEMO_STEPS = 8
 DEMO_BATCH = 8
-DEMO_LENGTH = 128
+DEMO_LENGTH = 96
 DEMO_ROWS = 16  # rows of each held-out file that losses are measured on
 DEMO_TOKENS = 40
 PROMPTS = ("Define: love", "Define: computer", "Define: politics")

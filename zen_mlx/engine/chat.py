@@ -76,7 +76,7 @@ class ChatSession:
 
     def save(self, path: Path) -> None:
         """Write system message and turns as JSON that only the user can read."""
-        fsio.write_json(path, {"messages": self._conversation()}, mode=fsio.PRIVATE_FILE_MODE)
+        fsio.write_json(path, {"messages": [*self._head(), *self.messages]}, mode=fsio.PRIVATE_FILE_MODE)
 
     def load(self, path: Path) -> None:
         """Take system message and turns from a saved conversation; InputError names what is wrong with the file."""
@@ -99,9 +99,8 @@ class ChatSession:
         self.system = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else None
         self.messages = turns
 
-    def _conversation(self) -> list[Message]:
-        head = [{"role": "system", "content": self.system}] if self.system else []
-        return [*head, *self.messages]
+    def _head(self) -> list[Message]:
+        return [{"role": "system", "content": self.system}] if self.system else []
 
     def _answer(self, should_stop: Callable[[], bool]) -> Iterator[str]:
         try:
@@ -148,20 +147,21 @@ class ChatSession:
         """(tokens of the conversation, exchanges dropped from its beginning so that an answer has room)."""
         context = context_length(self._model)
         reserve = min(self.sampling.max_tokens, max(_LEAST_ANSWER, context // 4))
-        dropped = 0
-        ids = render(self._tokenizer, self._conversation())
-        while len(ids) > context - reserve:
-            later = next((i for i, m in enumerate(self.messages) if i and m["role"] == "user"), None)
+        messages, dropped = self.messages, 0
+        while True:
+            ids = render(self._tokenizer, [*self._head(), *messages])
+            if len(ids) <= context - reserve:
+                self.messages = list(messages)
+                return ids, dropped
+            later = next((i for i, message in enumerate(messages) if i and message["role"] == "user"), None)
             if later is None:
                 raise InputError(
                     "this message is longer than the model's context",
                     expected=f"at most {context - reserve} tokens",
                     found=f"{len(ids)} tokens",
                 )
-            del self.messages[:later]
+            messages = messages[later:]
             dropped += 1
-            ids = render(self._tokenizer, self._conversation())
-        return ids, dropped
 
     def _reuse(self, ids: list[int]) -> int:
         """Bring the cache to a prefix of `ids` and return how many tokens it holds; at least one is left to feed."""
