@@ -1,6 +1,7 @@
 """Random damage: the outcome is the profile that was written or a FormatError, and memory stays bounded."""
 
 import hashlib
+import math
 import random
 import resource
 import struct
@@ -161,6 +162,36 @@ BOMBS = {
         bytes(192 * MANY),
     ),
 }
+
+
+def v1_file(count: int, *blocks: bytes) -> bytes:
+    return struct.pack("<8sIIIcfQ", b"BITDELTA", 1, 0, 1, b"m", 9.0, count) + b"".join(blocks)
+
+
+def v1_block(name: bytes, shape: tuple[int, ...], scales: int = 1) -> bytes:
+    head = struct.pack("<I", len(name)) + name + struct.pack(f"<{len(shape) + 1}I", len(shape), *shape)
+    return head + bytes(-(-math.prod(shape) // 8)) + struct.pack("<I", scales) + bytes(4 * scales)
+
+
+VERSION_1 = {
+    "rows of one column": lambda: v1_file(12_000_000, v1_block(b"w", (12_000_000, 1))),
+    "a long row": lambda: v1_file(8 * 50_000_003, v1_block(b"w", (8, 50_000_003))),
+    "a long vector": lambda: v1_file(12_000_000, v1_block(b"w", (12_000_000,))),
+    "odd rows": lambda: v1_file(40_001 * 7_001, v1_block(b"w", (40_001, 7_001), 40_001)),
+    "many blocks": lambda: v1_file(65_536, *(v1_block(b"w%d" % index, (1, 1)) for index in range(65_536))),
+    "many experts": lambda: v1_file(65_536, *(v1_block(b"a.weight.%d" % index, (1, 1)) for index in range(65_536))),
+}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+@pytest.mark.parametrize("shape", VERSION_1)
+def test_version_1_memory_stays_under_the_file_and_64_mib(shape: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.bitdelta"
+    path.write_bytes(VERSION_1[shape]())
+    out = subprocess.run([sys.executable, "-c", PROBE, str(path)], capture_output=True, text=True, check=True).stdout
+    found, kib = out.split()
+    assert found == "read"
+    assert int(kib) * 1024 < path.stat().st_size + (64 << 20)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")

@@ -128,7 +128,8 @@ def read(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> Profi
     if memory_bytes > limit:
         unsupported("too narrow rows for this reader", field="shape", expected=f"<= {limit} bytes", found=memory_bytes)
     tensors = {}
-    for name, group in groups.items():
+    for name in list(groups):
+        group = groups.pop(name)
         part = _dense(fd, name, group, fail) if len(group.shape) == 1 else _sign(fd, name, group, fail)
         tensors[name] = DeltaTensor(group.shape, (part,))
     return Profile(tensors=tensors, **facts)
@@ -230,8 +231,9 @@ def _group(blocks: dict[str, _Block]) -> dict[str, _Group]:
     for name, block in blocks.items():
         match = _EXPERT.fullmatch(name)
         if match and match[1] in whole:
-            run = runs[match[1]]
-            out.setdefault(match[1], _Group((len(run), *block.shape), [run[index] for index in range(len(run))]))
+            if match[1] not in out:
+                run = runs[match[1]]
+                out[match[1]] = _Group((len(run), *block.shape), [run[index] for index in range(len(run))])
         else:
             out[name] = _Group(block.shape, [block])
     return out
@@ -260,8 +262,9 @@ def _lift(scales: np.ndarray, block: _Block, kind: str) -> np.ndarray:
 def _sign(fd: int, name: str, group: _Group, fail: Fail) -> SignPart:
     columns = group.shape[-1]
     bits = np.zeros((math.prod(group.shape[:-1]), 4 * words(columns)), dtype=np.uint8)
-    block_size = BLOCK if group.kind == "block" else None
-    (dims,) = scale_shapes(group.kind, group.shape, block_size)
+    kind = group.kind
+    block_size = BLOCK if kind == "block" else None
+    (dims,) = scale_shapes(kind, group.shape, block_size)
     scales = np.empty(math.prod(dims), dtype=np.float32)
     row = at = 0
     for block in group.blocks:
@@ -269,11 +272,11 @@ def _sign(fd: int, name: str, group: _Group, fail: Fail) -> SignPart:
         if not read_rows(fd, block.bits_at, columns, bits[row : row + rows]):
             fail("the file became shorter while it was read", field=show(name), expected="signs", found="end of file")
         row += rows
-        lifted = _lift(_scales(fd, name, block, fail), block, group.kind)
+        lifted = _lift(_scales(fd, name, block, fail), block, kind)
         scales[at : at + len(lifted)] = lifted
         at += len(lifted)
     packed = bits.view("<u4").reshape(*group.shape[:-1], words(columns))
-    return SignPart(group.kind, block_size, packed, (scales.reshape(dims),))
+    return SignPart(kind, block_size, packed, (scales.reshape(dims),))
 
 
 def _dense(fd: int, name: str, group: _Group, fail: Fail) -> DensePart:
