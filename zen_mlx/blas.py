@@ -11,12 +11,14 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import importlib.util
+import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # malloc.h
 _FAST_OPENBLAS = (0, 3, 31)
 _INSTALL = "pip install ngsolve-openblas (x86-64), or the distribution's libopenblas0"
 
@@ -66,6 +68,9 @@ def _load() -> Status:
         reason = "mlx was imported before zen_mlx, so MLX uses its slow reference BLAS; import zen_mlx first"
         warnings.warn(reason, ImportOrderWarning, stacklevel=4)
         return Status("MLX's reference BLAS", None, None, False, reason)
+    _keep_freed_memory()
+    # Idle OpenBLAS threads spin for ~20 ms by default, which takes the cores from MLX's own threads and everyone else's.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
     failures = []
     candidates: tuple[tuple[str, Callable[[], tuple[ctypes.CDLL, str] | None]], ...] = (
         ("ngsolve-openblas", lambda: _open_wheel(site)),
@@ -82,6 +87,17 @@ def _load() -> Status:
             return _describe(name, *opened)
     reason = "; ".join(failures) if failures else f"no fast BLAS found: {_INSTALL}"
     return Status("MLX's reference BLAS", None, None, False, reason)
+
+
+def _keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory for the next array instead of giving it back to the system.
+
+    MLX frees and allocates hundreds of megabytes at every training step; mapping them anew each time cost a third of it.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_ARENA_MAX, 1)):
+            libc.mallopt(option, value)
 
 
 def _open_wheel(site: Path) -> tuple[ctypes.CDLL, str] | None:

@@ -118,7 +118,7 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
             ids, positions, labels, weights = batch_arrays(batch)
             for at in range(0, positions.shape[0], most):
                 piece = slice(at, at + most)
-                total += nats(forward(ids, positions[piece]), labels[piece], weights[piece]).item()
+                total += float(nats(forward(ids, positions[piece]), labels[piece], weights[piece]).item())
             tokens += batch.targets
             done += batch.ids.shape[0]
             if progress is not None:

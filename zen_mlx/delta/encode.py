@@ -85,26 +85,25 @@ def lazy_reader(model: nn.Module) -> tuple[list[str], Reader]:
 
     A tensor is read from disk when it is asked for and can be read once: nothing is kept.
     """
-    waiting = {name: (array, *_packing(module, key)) for name, module, key, array in arrays(model)}
+    waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
     names = sorted(waiting)
 
     def read(name: str) -> np.ndarray:
-        value, packing, settings = waiting.pop(name)
+        value, packing = waiting.pop(name)
         if packing:
-            value = mx.dequantize(value, *packing, **settings)
+            value = mx.dequantize(value, **packing)
         return np.array(value.astype(mx.float32))
 
     return names, read
 
 
-def _packing(module: nn.Module, key: str) -> tuple[tuple[mx.array, ...], dict[str, Any]]:
+def _packing(module: nn.Module, key: str) -> dict[str, Any]:
+    """The other arguments of `mx.dequantize` for `module[key]`, {} where it is not quantized."""
     if key != "weight" or not is_quantized(module):
-        return (), {}
-    packing = tuple(module[each] for each in ("scales", "biases") if module.get(each) is not None)
-    settings = {"group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
-    if module.get("global_scale") is not None:
-        settings["global_scale"] = module["global_scale"]
-    return packing, settings
+        return {}
+    given = {each: module.get(each) for each in ("scales", "biases", "global_scale")}
+    kept = {each: value for each, value in given.items() if value is not None}
+    return {**kept, "group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
 
 
 def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:

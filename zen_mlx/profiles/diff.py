@@ -16,7 +16,7 @@ def diff(a: Profile, b: Profile) -> dict[str, Any]:
 
     cosine = <A, B> / (||A|| ||B||); relative_norm = ||B|| / ||A||; sign_agreement = share of elements of equal sign.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     sums = np.zeros(5)
     for name in sorted(set(a.tensors) & set(b.tensors)):
         if a.tensors[name].shape != b.tensors[name].shape:

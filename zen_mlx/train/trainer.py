@@ -147,9 +147,8 @@ def train(
                 for name, layer in layers.items():
                     layer.latent = latents[name]
                 share.value = schedule.quantized_share(step)
-                total, tokens, grads = _gradients(
-                    model, layers, grad_of, batch_rows(rows, options.rows_per_step, options.seed, step)
-                )
+                picked = batch_rows(rows, options.rows_per_step, options.seed, step)
+                total, tokens, grads = _gradients(grad_of, picked)
                 loss = total / max(tokens, 1)
                 norm = global_norm(grads) / max(tokens, 1)
                 if not (math.isfinite(loss) and math.isfinite(norm)):
