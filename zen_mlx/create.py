@@ -30,6 +30,7 @@ from .memory import peak_memory_bytes
 from .names import run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
+from .train.encode import encode_latents
 from .train.trainer import StepReport, TrainOptions, train
 
 DEFAULT_CONTEXT = 2048
@@ -207,7 +208,7 @@ def train_profile(
             metrics={"data_sha256": facts["data"], "seed": options.seed, "steps": steps, "train_rows": len(examples)},
             target_count=target_count(at.model),
             model_count=model_count(at.model),
-            tensors=result.tensors,
+            tensors=encode_latents(result.latents, options.config),
         )
         report = _measure_and_save(
             store,

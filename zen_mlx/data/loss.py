@@ -110,7 +110,8 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
 
     progress(done rows, all rows) is called after each micro-batch.
     """
-    total, tokens, done = 0.0, 0, 0
+    total: Any = 0.0
+    tokens = done = 0
     vocabulary = len(_find_head(model)[2].weight) if _find_head(model)[2] is not None else 2**18
     most = max(256, LOGIT_BYTES // (4 * vocabulary))
     with logits_at_labels(model) as forward:
@@ -118,7 +119,7 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
             ids, positions, labels, weights = batch_arrays(batch)
             for at in range(0, positions.shape[0], most):
                 piece = slice(at, at + most)
-                total += float(nats(forward(ids, positions[piece]), labels[piece], weights[piece]).item())
+                total += nats(forward(ids, positions[piece]), labels[piece], weights[piece]).item()
             tokens += batch.targets
             done += batch.ids.shape[0]
             if progress is not None:

@@ -70,7 +70,8 @@ def base_class(layer: nn.Module) -> type[nn.Module]:
 def set_delta(layer: nn.Module, parts: tuple[Part, ...]) -> None:
     """Let `layer` compute base + parts; an empty tuple is the base alone. Nothing is computed or copied."""
     if DELTA not in layer:
-        layer.__class__ = delta_class(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = delta_class(kind)
     layer[DELTA] = parts
 
 

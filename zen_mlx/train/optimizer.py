@@ -8,7 +8,9 @@ One tensor at a time, so that the transient memory is that of one tensor and not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
 
@@ -42,10 +44,10 @@ def _decay(d: mx.array, shrink: mx.array, pull: mx.array) -> mx.array:
 
 def global_norm(grads: dict[str, mx.array]) -> float:
     """sqrt(sum of squares) over all gradients."""
-    total = 0.0
+    total: Any = 0.0
     for g in grads.values():
         total += mx.square(g).sum().item()
-    return float(total**0.5)
+    return math.sqrt(total)
 
 
 def update(

@@ -25,9 +25,7 @@ from ..data.loss import batch_arrays, logits_at_labels, nats
 from ..data.tokens import TokenRow
 from ..delta.targets import target_layers, targets
 from ..errors import ConfigError, DataError, TrainingError
-from ..format.spec import DeltaTensor
 from . import checkpoint
-from .encode import encode_latents
 from .optimizer import CLIP_NORM, AdamState, global_norm, update
 from .schedule import Schedule
 from .ste import Share, latent_layer
@@ -87,9 +85,9 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The finished delta and the loss of every step that this process ran."""
+    """The latents at the end (f32, by parameter name) and the loss of every step that this process ran."""
 
-    tensors: dict[str, DeltaTensor]
+    latents: dict[str, mx.array]
     losses: list[float]
     steps: int
     resumed_from: int
@@ -113,7 +111,7 @@ def train(
     facts: Mapping[str, Any] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainResult:
-    """Train a straight-through sign delta for every target of `model` and return it; the model is left as it was.
+    """Train a latent delta for every target of `model` and return them; the model is left as it was.
 
     With `folder`, the run is checkpointed there every five minutes and on SIGINT or SIGTERM (then `Interrupted` is
     raised), and goes on from a checkpoint that lies there. On the CPU, a resumed run ends in the same bytes.
@@ -179,8 +177,7 @@ def train(
                 if time.monotonic() - saved_at > CHECKPOINT_SECONDS and step + 1 < steps:
                     save()
                     saved_at = time.monotonic()
-        tensors = encode_latents(latents, config)
-    return TrainResult(tensors, losses, steps, start)
+    return TrainResult(latents, losses, steps, start)
 
 
 def _gradients(grad_of: Callable[..., Any], rows: list[TokenRow]) -> tuple[float, int, dict[str, mx.array]]:

@@ -1,0 +1,1 @@
+"""One function per table of docs/benchmarks.md; no printing."""

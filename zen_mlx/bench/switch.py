@@ -1,0 +1,130 @@
+"""Switching between profiles: how long, what the next token pays for it, how fast a profile loads, how much memory."""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
+
+from ..delta.attach import Resident, attach, detach, switch, targets
+from ..format.read import read
+from ..format.write import write
+from .synthetic import random_profile
+
+_PROMPT_TOKENS = 4
+
+
+def measure_switch(
+    make_model: Callable[[], nn.Module], mode: str, *, repeats: int = 5, scale: str = "row"
+) -> dict[str, Any]:
+    """Two random profiles on the model that `make_model` builds, in `mode` "merged" or "unmerged".
+
+    Times in seconds, medians of `repeats` (at least 3) after a warm-up; memory in bytes. Run it in a process of its own:
+    `peak_bytes` is the growth of the process's largest resident set since the call.
+
+    switch_s: `delta.attach.switch` alone. token_s, token_after_switch_s: one decoded token without and with a switch
+    before it (the switch included), taken in turn. load_s: file to MLX arrays, verified; plain_read_s: the same bytes
+    into MLX arrays through NumPy, unverified.
+    """
+    if repeats < 3:
+        raise ValueError(f"repeats must be at least 3, not {repeats}")
+    start_bytes = _resident_bytes()
+    model = make_model()
+    base_bytes = sum(array.nbytes for array in _leaves(model))
+    with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
+        files = [Path(folder) / f"{name}.bitdelta" for name in "ab"]
+        for seed, file in enumerate(files):
+            write(random_profile(model, file.stem, seed, scale), file)
+        file_bytes = files[0].stat().st_size
+        first = Resident.from_profile(read(files[0]))
+        attach(model, first, mode)
+        mx.eval(model.parameters())
+        peak_bytes = _peak_bytes() - start_bytes
+        loads, plain = [], []
+        for _ in range(repeats):
+            plain.append(_timed(lambda: _plain_read(files[1])))
+            loads.append(_timed(lambda: Resident.from_profile(read(files[1]))))
+        second = Resident.from_profile(read(files[1]))
+    residents = [first, second]
+    for resident in (second, first):
+        switch(model, resident)
+        mx.eval(model.parameters())
+    switches = [_timed(partial(switch, model, residents[i % 2])) for i in range(1, 2 * repeats + 1)]
+    cache = make_prompt_cache(model)
+    mx.eval(model(mx.arange(_PROMPT_TOKENS)[None], cache=cache))
+    still, after = [], []
+    for i in range(repeats + 1):
+        still.append(_timed(partial(_token, model, cache)))
+        after.append(_timed(partial(_token, model, cache, residents[(i + 1) % 2])))
+    merged_bytes = sum(4 * int(np.prod(shape)) for shape in targets(model).values()) if mode == "merged" else 0
+    resident_bytes = first.nbytes
+    detach(model)
+    return {
+        "mode": mode,
+        "targets": len(first.tensors),
+        "base_bytes": base_bytes,
+        "file_bytes": file_bytes,
+        "resident_bytes": resident_bytes,
+        "merged_bytes": merged_bytes,
+        "peak_bytes": peak_bytes,
+        "peak_over_needed": peak_bytes / (base_bytes + merged_bytes + resident_bytes),
+        "switch_s": statistics.median(switches),
+        "token_s": statistics.median(still[1:]),
+        "token_after_switch_s": statistics.median(after[1:]),
+        "first_token_ratio": statistics.median(b / a for a, b in zip(still[1:], after[1:], strict=True)),
+        "load_s": statistics.median(loads),
+        "plain_read_s": statistics.median(plain),
+        "load_speed_share": statistics.median(plain) / statistics.median(loads),
+    }
+
+
+def _token(model: nn.Module, cache: list[Any], change_to: Resident | None = None) -> None:
+    if change_to is not None:
+        switch(model, change_to)
+    logits = model(mx.array([[1]]), cache=cache)
+    mx.eval(mx.argmax(logits[:, -1], axis=-1))
+
+
+def _plain_read(file: Path) -> list[mx.array]:
+    piece = 4 << 20
+    arrays = []
+    with file.open("rb") as handle:
+        while (values := np.fromfile(handle, np.uint8, piece)).size:
+            arrays.append(mx.array(values))
+    mx.eval(arrays)
+    return arrays
+
+
+def _timed(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    result = work()
+    seconds = time.perf_counter() - start
+    del result
+    return seconds
+
+
+def _leaves(model: nn.Module) -> list[mx.array]:
+    from mlx.utils import tree_flatten
+
+    return [value for _, value in tree_flatten(model.parameters())]
+
+
+def _resident_bytes() -> int:
+    """The process's resident set now (Linux), else its peak so far."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * resource.getpagesize() if status.exists() else _peak_bytes()
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

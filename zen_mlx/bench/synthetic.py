@@ -1,0 +1,75 @@
+"""Models and profiles of real dimensions with random content: for timings and memory, never for quality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models import qwen3
+
+from ..codec.pack import words
+from ..codec.parts import SignPart
+from ..delta.attach import model_count, target_count, targets
+from ..format.spec import DeltaTensor, Profile
+
+QWEN3_4B: Mapping[str, Any] = {
+    "model_type": "qwen3",
+    "hidden_size": 2560,
+    "num_hidden_layers": 36,
+    "intermediate_size": 9728,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rms_norm_eps": 1e-6,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rope_theta": 1_000_000,
+    "tie_word_embeddings": True,
+}
+
+
+def quantized_qwen3(
+    config: Mapping[str, Any] = QWEN3_4B, bits: int = 4, group_size: int = 64, seed: int = 0
+) -> nn.Module:
+    """A Qwen3 of `config` with random `bits`-bit weights, made in place: no dense weight ever exists."""
+    key = mx.random.key(seed)
+    model = qwen3.Model(qwen3.ModelArgs.from_dict(dict(config)))
+    nn.quantize(model, group_size, bits)  # lazy: shapes only, every array is replaced before it is computed
+    for _, module in model.named_modules():
+        if hasattr(module, "bits"):
+            key, now = mx.random.split(key)
+            lines, packed = module.weight.shape
+            # Columns summing to about unit variance keep the activations finite through 36 layers.
+            step = (12 / (packed * 32 // bits)) ** 0.5 / 2**bits
+            module.weight = mx.random.randint(-(2**31), 2**31 - 1, (lines, packed), mx.int32, key=now).view(mx.uint32)
+            module.scales = mx.full(module.scales.shape, step)
+            module.biases = mx.full(module.scales.shape, -step * (2**bits - 1) / 2)
+            mx.eval(module.parameters())
+    mx.eval(model.parameters())
+    model.eval()
+    return model
+
+
+def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", amplitude: float = 1e-4) -> Profile:
+    """A one-plane profile of every target of `model`: random signs, constant f16 scales of kind tensor, row or col."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for target, shape in targets(model).items():
+        *lead, n, k = shape
+        bits = np.frombuffer(rng.bytes(4 * int(np.prod([*lead, n, words(k)]))), np.uint32).reshape(*lead, n, words(k))
+        if k % 32:
+            bits = bits.copy()
+            bits[..., -1] &= (1 << k % 32) - 1
+        dims = {"tensor": (*lead,), "row": (*lead, n), "col": (*lead, k)}[scale]
+        tensors[target] = DeltaTensor(shape, (SignPart(scale, None, bits, (np.full(dims, amplitude, np.float16),)),))
+    return Profile(
+        info={"name": name, "method": "random"},
+        base={"model": "random", "verified": False},
+        metrics={"seed": seed},
+        target_count=target_count(model),
+        model_count=model_count(model),
+        tensors=tensors,
+    )
