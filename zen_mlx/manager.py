@@ -9,10 +9,9 @@ from typing import Any
 
 from . import fsio
 from .base import registry
-from .base.pull import local_path
 from .config import BitDeltaConfig
 from .create import Base, CreateReport, OnEvent, compress_profile, now, train_profile
-from .delta.attach import Resident, attach, attached, detach, switch
+from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ModelNotFoundError
 from .format.read import read, read_header
 from .format.spec import Profile
@@ -241,10 +240,13 @@ class ZenPersonalizationManager:
         return self.store.export(name, file, version, replace)
 
     def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:
-        """Keep a copy of the profile in `file`; returns its name. Weights of another base are refused."""
-        base = read_header(file).base
-        if base.get("verified") and local_path(self.model_name) is not None:
-            self.base.check(base, str(file))
+        """Keep a copy of the profile in `file`; returns its name.
+
+        Weights of another base are refused (`BaseMismatchError`), names and shapes it lacks too (`TargetError`).
+        """
+        header = read_header(file)
+        self.base.check(header.base, str(file))
+        check(self.model, header.tensors)
         return self.store.import_file(file, name, replace)
 
     @contextlib.contextmanager

@@ -9,8 +9,9 @@ restores them exactly.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 import mlx.core as mx
@@ -29,6 +30,7 @@ __all__ = [
     "ResidentTensor",
     "attach",
     "attached",
+    "check",
     "detach",
     "model_count",
     "switch",
@@ -38,6 +40,13 @@ __all__ = [
 
 MODES = ("auto", "merged", "unmerged")
 _ATTRIBUTE = "_bitdelta"
+
+
+class HasShape(Protocol):
+    """Anything that stands for a tensor of a logical shape."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,14 @@ def _slots(model: nn.Module) -> dict[str, _Slot]:
     return {name: _Slot(module, key, value, name in names) for name, module, key, value in arrays(model)}
 
 
-def _check(slots: dict[str, _Slot], resident: Resident) -> None:
-    """TargetError unless every tensor of `resident` has a parameter of its shape that can take it."""
-    for name, tensor in resident.tensors.items():
+def check(model: nn.Module, tensors: Mapping[str, HasShape]) -> None:
+    """TargetError unless every tensor (a profile's, a header's) has a parameter of its shape that can take it."""
+    state = _attachment(model)
+    _check(_slots(model) if state is None else state.slots, tensors)
+
+
+def _check(slots: dict[str, _Slot], tensors: Mapping[str, HasShape]) -> None:
+    for name, tensor in tensors.items():
         slot = slots.get(name)
         if slot is None:
             raise TargetError("the base model has no such parameter", field=name, found="a delta for it")
@@ -181,7 +195,7 @@ def attach(model: nn.Module, resident: Resident, mode: str = "auto") -> nn.Modul
         raise ConfigError("unknown mode of attaching a profile", field="mode", expected=", ".join(MODES), found=mode)
     state = _attachment(model)
     slots = _slots(model) if state is None else state.slots
-    _check(slots, resident)
+    _check(slots, resident.tensors)
     mode = _resolve(slots, resident, mode)
     if state is not None and state.mode == mode and state.active is resident:
         return model
@@ -208,7 +222,7 @@ def switch(model: nn.Module, resident: Resident | None) -> nn.Module:
     if resident is state.active:
         return model
     if resident is not None and resident not in state.plans:
-        _check(state.slots, resident)
+        _check(state.slots, resident.tensors)
         _resolve(state.slots, resident, state.mode)
     state.commit(resident, state.prepare(resident))
     return model
