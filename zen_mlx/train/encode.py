@@ -17,7 +17,7 @@ from .ste import block_scales, row_col_scales
 def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> dict[str, DeltaTensor]:
     """Every latent [.., N, K] that is not all zero as one sign part; f16 scales.
 
-    A straight-through run stores the scales of `ste.quantized`, so the file is what the last step computed; a
+    A straight-through run stores the scales of `ste.scales`, so the file is what the last step computed; a
     full-precision run fits them in closed form (`codec.scales`). A row (or block) whose scale is below
     `sparsity_penalty` times its layer's mean scale gets scale 0: a sign has no zero.
     """

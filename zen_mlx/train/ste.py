@@ -35,14 +35,20 @@ def block_scales(latent: mx.array, block: int) -> mx.array:
     return size.reshape(*lead, blocks, block).sum(axis=-1) / counts
 
 
-def quantized(latent: mx.array, block: int | None) -> mx.array:
-    """s(d) sign(d) with row x col scales, or block scales when `block` is given; sign(0) = +1."""
+def scales(latent: mx.array, block: int | None) -> mx.array:
+    """s(d), broadcast to the latent's shape: row x col, or block scales when `block` is given."""
     if block is None:
         row, col = row_col_scales(latent)
-        scale = row[..., :, None] * col[..., None, :]
-    else:
-        scale = mx.repeat(block_scales(latent, block), block, axis=-1)[..., : latent.shape[-1]]
-    return mx.where(latent >= 0, scale, -scale)
+        return row[..., :, None] * col[..., None, :]
+    return mx.repeat(block_scales(latent, block), block, axis=-1)[..., : latent.shape[-1]]
+
+
+@mx.compile
+def straight_through(latent: mx.array, scale: mx.array, share: mx.array) -> mx.array:
+    """Q(d) = d + lambda (s sign(d) - d) with dQ/dd = 1; `scale` is a constant."""
+    fixed = mx.stop_gradient(latent)
+    signed = mx.where(fixed >= 0, scale, -scale)
+    return latent + share * (signed - fixed)
 
 
 class Share:
@@ -71,11 +77,8 @@ class _Latent(nn.Module):
         share = self._share.value
         if share == 0.0:
             return self.latent
-        fixed = mx.stop_gradient(self.latent)
-        goal = quantized(fixed, self._block)
-        if share < 1.0:
-            goal = (1 - share) * fixed + share * goal
-        return self.latent + (goal - fixed)
+        scale = scales(mx.stop_gradient(self.latent), self._block)
+        return straight_through(self.latent, scale, mx.array(share))
 
 
 class LatentLinear(_Latent):
