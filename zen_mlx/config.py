@@ -36,23 +36,22 @@ class BitDeltaConfig:
     warmup_steps: int = 100
 
     def __post_init__(self) -> None:
-        if self.block_size not in BLOCK_SIZES:
+        for name in ("use_per_channel_scale", "straight_through"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"bad {name}", field=name, expected="true or false", found=getattr(self, name))
+        if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
             raise ConfigError("bad block size", field="block_size", expected=BLOCK_SIZES, found=self.block_size)
-        for name, least, strict in (
-            ("delta_regularization", 0.0, False),
-            ("sparsity_penalty", 0.0, False),
-            ("learning_rate_scale", 0.0, True),
-            ("warmup_steps", 0, False),
-        ):
+        if type(self.warmup_steps) is not int or self.warmup_steps < 0:
+            raise ConfigError(
+                "bad warmup_steps", field="warmup_steps", expected="a whole number >= 0", found=self.warmup_steps
+            )
+        for name in ("delta_regularization", "sparsity_penalty", "learning_rate_scale"):
             value = getattr(self, name)
-            if (
-                not isinstance(value, (int, float))
-                or not math.isfinite(value)
-                or value < least
-                or (strict and value == least)
-            ):
+            number = type(value) in (int, float) and math.isfinite(value)
+            positive = name == "learning_rate_scale"
+            if not number or value < 0 or (positive and value == 0):
                 raise ConfigError(
-                    f"bad {name}", field=name, expected=f"a number {'>' if strict else '>='} {least}", found=value
+                    f"bad {name}", field=name, expected=f"a number {'>' if positive else '>='} 0", found=value
                 )
 
 

@@ -172,14 +172,12 @@ def train_profile(
         unfinished = checkpoint.exists(folder)
         if resume and not unfinished:
             raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
-        if unfinished and not resume:
-            if not replace:
-                raise InputError(
-                    f"an unfinished run of {name!r} lies here",
-                    path=folder,
-                    hint="--resume goes on; --replace starts again",
-                )
-            fsio.remove(folder)
+        if unfinished and not resume and not replace:
+            raise InputError(
+                f"an unfinished run of {name!r} lies here",
+                path=folder,
+                hint="--resume goes on; --replace starts again",
+            )
         examples, held = split(load_examples(data), valid)
         at = base()
         detach(at.model)
@@ -199,6 +197,7 @@ def train_profile(
         done = checkpoint.load_step(folder) if resume else 0
         tell(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done))
         if not resume:
+            fsio.remove(folder)
             loss = _held_out(at.model, held_rows, "held-out loss of the base", tell)
             facts = {**wanted, "created": now(), "base_loss": loss.nats if loss else None}
         result = train(at.model, rows, options, folder=folder, facts=facts, on_step=tell)

@@ -55,9 +55,8 @@ def publish(path: str | os.PathLike[str], *, mode: int = 0o644, folder: bool = F
                 temporary.mkdir(mode=mode | 0o700)
             yield temporary
             if folder:
-                for entry in temporary.rglob("*"):
-                    if entry.is_file():
-                        _sync(entry)
+                for entry in (*temporary.rglob("*"), temporary):
+                    _sync(entry)
             else:
                 os.chmod(temporary, mode)
                 _sync(temporary)
@@ -119,7 +118,11 @@ def _replace(temporary: Path, target: Path, folder: bool) -> None:
         # A folder cannot be renamed over a full one: the old one steps aside first.
         aside = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
         os.rename(target, aside)
-        os.rename(temporary, target)
+        try:
+            os.rename(temporary, target)
+        except BaseException:
+            os.rename(aside, target)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     else:
         os.replace(temporary, target)
@@ -141,6 +144,10 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError("the disk is full; nothing was changed", path=path, hint="free some space") from error
+        if error.errno == errno.EFBIG:
+            raise StorageError("a file of this size is not allowed here; nothing was changed", path=path) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError("the file system refuses to write here", path=path) from error
+        if error.errno == errno.ENOTDIR:
+            raise StorageError("a file stands where a folder is needed", path=path) from error
         raise

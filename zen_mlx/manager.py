@@ -12,7 +12,7 @@ from .base import registry
 from .config import BitDeltaConfig
 from .create import Base, CreateReport, OnEvent, compress_profile, now, train_profile
 from .delta.attach import Resident, attach, attached, check, detach, switch
-from .errors import ModelNotFoundError
+from .errors import ConfigError, ModelNotFoundError
 from .format.read import read, read_header
 from .format.spec import Profile
 from .names import digest_cache_path, zen_home
@@ -214,6 +214,8 @@ class ZenPersonalizationManager:
 
         `exact`: parts side by side, f32 scales. Else one row x col sign plane, with `metrics["merge_error"]`.
         """
+        if not names:
+            raise ConfigError("there is nothing to merge", field="names", expected="at least one profile")
         if name is not None:
             self.store.check_free(name, replace)
         shares = list(weights) if weights is not None else [1 / len(names)] * len(names)
@@ -221,7 +223,7 @@ class ZenPersonalizationManager:
         info = {
             "name": name or "+".join(names),
             "created": now(),
-            "tool": profiles[0].info.get("tool", "") if profiles else "",
+            "tool": profiles[0].info.get("tool", ""),
             "method": "merge",
             "license": "not stated",
             "merged_from": list(names),

@@ -33,10 +33,13 @@ def zen_home() -> Path:
 def check_name(name: str) -> str:
     """Return `name` if it is 1 to 64 of `A-Z a-z 0-9 . _ -`, begins with a letter or digit and is not reserved."""
     if not _NAME.fullmatch(name) or name.lower() in _RESERVED or name.endswith((".", SUFFIX)):
+        reserved = name.lower() in _RESERVED
         raise NameInvalidError(
-            f"{name!r} cannot be a profile name",
+            f"{name!r} {'is a reserved name' if reserved else 'cannot be a name'}",
             field="name",
-            expected="1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+            expected=f"none of {', '.join(sorted(_RESERVED))}"
+            if reserved
+            else f"1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, not ending in . or {SUFFIX}",
             found=repr(name),
         )
     return name

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".md", ".text")
 ROW_SUFFIXES = (".jsonl", ".ndjson")
 ROLES = ("system", "user", "assistant", "tool")
+_FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def load_examples(data: Any) -> list[Example]:
         if isinstance(item, Example):
             examples.append(item)
         elif isinstance(item, Path) or (isinstance(item, str) and _looks_like_path(item)):
-            for path in _files(Path(item).expanduser()):
+            for path in _files(Path(os.path.expanduser(item))):
                 examples.extend(_read_file(path))
         elif isinstance(item, (str, dict)):
             examples.append(parse_row(item, f"item {index + 1}"))
@@ -79,8 +82,8 @@ def parse_row(row: Any, source: str) -> Example:
         return Example(source, messages=_messages(row["messages"], source))
     if "prompt" in row and "completion" in row:
         for key in ("prompt", "completion"):
-            if not isinstance(row[key], str) or not row[key].strip():
-                raise DataError(f"{key} must be a non-empty string", path=source, field=key)
+            if not _is_text(row[key]) or not row[key].strip():
+                raise DataError(f"{key} must be a non-empty string of valid Unicode", path=source, field=key)
         return Example(source, messages=(("user", row["prompt"]), ("assistant", row["completion"])))
     if "text" in row:
         return _text(row["text"], source)
@@ -88,7 +91,7 @@ def parse_row(row: Any, source: str) -> Example:
         "this row has no field that can be trained on",
         path=source,
         expected="messages, prompt and completion, or text",
-        found=", ".join(sorted(map(str, row))) or "an empty object",
+        found=_keys(row),
     )
 
 
@@ -120,9 +123,9 @@ def split_held_out(examples: list[Example], *, most: int = 50) -> tuple[list[Exa
 
 
 def _looks_like_path(item: str) -> bool:
-    if "\n" in item or len(item) > 1024:
+    if not item.strip() or "\n" in item or len(item) > 1024:
         return False
-    return item.endswith(TEXT_SUFFIXES + ROW_SUFFIXES + (".json",)) or Path(item).expanduser().exists()
+    return item.endswith(TEXT_SUFFIXES + ROW_SUFFIXES + (".json",)) or os.path.exists(os.path.expanduser(item))
 
 
 def _files(path: Path) -> list[Path]:
@@ -146,7 +149,7 @@ def _read_file(path: Path) -> list[Example]:
     except UnicodeDecodeError as error:
         raise DataError("not UTF-8 text", path=path, field=f"byte {error.start}") from error
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=path) from error
+        raise DataError("cannot be read", path=path, found=error.strerror) from error
     suffix = path.suffix.lower()
     if suffix in ROW_SUFFIXES:
         rows = []
@@ -155,8 +158,8 @@ def _read_file(path: Path) -> list[Example]:
                 source = f"{path}:{number}"
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
-                    raise DataError("not valid JSON", path=source, found=_json_fault(error)) from error
+                except (ValueError, RecursionError) as error:  # the parser's own message may quote the line
+                    raise DataError("not valid JSON", path=source, found=_json_fault(error)) from None
                 rows.append(parse_row(row, source))
         if not rows:
             raise DataError("the file has no rows", path=path)
@@ -172,12 +175,25 @@ def _read_file(path: Path) -> list[Example]:
 
 
 def _json_fault(error: Exception) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deeply nested"
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    return "too deeply nested" if isinstance(error, RecursionError) else "a number too long to read"
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """True for a string that can be written as UTF-8: JSON can spell half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _keys(row: dict[Any, Any]) -> str:
+    """The keys of a row where they look like field names; a key may be content too."""
+    keys = sorted(key if isinstance(key, str) and _FIELD.fullmatch(key) else "..." for key in row)
+    return ", ".join(dict.fromkeys(keys[:12])) or "an empty object"
 
 
 def _text(value: Any, source: str) -> Example:
-    if not isinstance(value, str) or not value.strip():
-        raise DataError("text must be a non-empty string", path=source, field="text")
+    if not _is_text(value) or not value.strip():
+        raise DataError("text must be a non-empty string of valid Unicode", path=source, field="text")
     return Example(source, text=value)
 
 
@@ -192,9 +208,11 @@ def _messages(value: Any, source: str) -> tuple[tuple[str, str], ...]:
         role, content = message.get("role"), message.get("content")
         if role not in ROLES:
             raise DataError("unknown role", path=source, field=f"{field}.role", expected=", ".join(ROLES))
-        if not isinstance(content, str) or (role == "assistant" and not content.strip()):
+        if not _is_text(content) or (role == "assistant" and not content.strip()):
             raise DataError(
-                "content must be a string, and an assistant's not empty", path=source, field=f"{field}.content"
+                "content must be a string of valid Unicode, and an assistant's not empty",
+                path=source,
+                field=f"{field}.content",
             )
         turns.append((role, content))
     if not any(role == "assistant" for role, _ in turns):

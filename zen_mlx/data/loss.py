@@ -112,7 +112,8 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
     """
     total: Any = 0.0
     tokens = done = 0
-    vocabulary = len(_find_head(model)[2].weight) if _find_head(model)[2] is not None else 2**18
+    head = _find_head(model)[2]
+    vocabulary = len(head.weight) if head is not None else 2**18
     most = max(256, LOGIT_BYTES // (4 * vocabulary))
     with logits_at_labels(model) as forward:
         for batch in pack_by_tokens(rows, EVAL_TOKENS):

@@ -13,6 +13,8 @@ from typing import Any
 from ..errors import DataError
 from .examples import Example
 
+_OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
+
 
 @dataclass(frozen=True)
 class TokenRow:
@@ -84,19 +86,19 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
     encoded = fast(rendered, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids)
-    spans = _assistant_spans(rendered, messages, tokenizer, example)
     supervised = [False] * len(ids)
-    span = 0
-    for index, (first, last) in enumerate(offsets):
-        while span < len(spans) and first > spans[span][1]:
-            span += 1
-        if span == len(spans):
-            break
-        begin, end = spans[span]
-        if last > begin and first < end:
-            supervised[index] = True
-        elif first == end and last > first and ids[index] in special:
-            supervised[index] = True  # the end-of-turn token right behind the content
+    index = 0
+    for begin, end in _assistant_spans(rendered, messages, tokenizer, example):
+        while index < len(ids) and offsets[index][0] < end:
+            supervised[index] = offsets[index][1] > begin
+            index += 1
+        # The end-of-turn token is the special one behind the content; a template may put a space between.
+        after = index
+        while after < len(ids) and ids[after] not in special and not rendered[end : offsets[after][1]].strip():
+            after += 1
+        if after < len(ids) and ids[after] in special and not rendered[end : offsets[after][0]].strip():
+            supervised[after] = True
+            index = after + 1
     if supervised:
         supervised[0] = False  # nothing comes before the first token to predict it from
     if not any(supervised):
@@ -107,31 +109,34 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
 def _assistant_spans(
     rendered: str, messages: list[dict[str, str]], tokenizer: Any, example: Example
 ) -> list[tuple[int, int]]:
-    """Character spans [begin, end) of the assistant contents in the rendered conversation."""
+    """Character spans [begin, end) of the assistant contents in the rendered conversation.
+
+    A content begins where the conversation with another content in its place first differs: it cannot be taken for
+    the same words elsewhere, such as in a header or an empty block of thoughts.
+    """
     spans = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        head = _render(tokenizer, messages[:index], example, generate=True) if index else ""
-        cursor = _common_prefix(head, rendered)
         content = message["content"]
-        begin = rendered.find(content, cursor)
-        if begin < 0:  # templates may trim
-            content = content.strip()
-            begin = rendered.find(content, cursor)
-        if begin < 0:
+        other = _OTHER[content.strip().startswith(_OTHER[0])]
+        changed = [*messages[:index], {**message, "content": other}, *messages[index + 1 :]]
+        begin = _common_prefix(rendered, _render(tokenizer, changed, example))
+        trims = (content, content.strip(), content.rstrip(), content.lstrip())  # templates may trim
+        shown = next((text for text in trims if rendered.startswith(text, begin)), None)
+        if shown is None:
             raise DataError(
                 "the model's chat template changes this turn's text, so it cannot be supervised",
                 path=example.source,
                 field=f"messages[{index}].content",
             )
-        spans.append((begin, begin + len(content)))
+        spans.append((begin, begin + len(shown)))
     return spans
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], example: Example, generate: bool = False) -> str:
+def _render(tokenizer: Any, messages: list[dict[str, str]], example: Example) -> str:
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate))
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
     except Exception as error:  # a template is a program of the model's: whatever it raises is about this row
         raise DataError(
             "the model's chat template refuses this conversation", path=example.source, found=type(error).__name__

@@ -13,6 +13,7 @@ from ..base.pull import pull
 from ..create import Stage, mean_of, retention
 from ..data.examples import data_digest, load_files
 from ..data.tokens import tokenize
+from ..errors import ConfigError
 from ..manager import ZenPersonalizationManager
 
 
@@ -30,10 +31,13 @@ def evaluate(
     retention = 100 * (base - profile) / (base - reference), null without a reference. `limit`: only the first rows.
     """
     tell = on_event or (lambda event: None)
-    for name in profiles:
-        manager.store.path(name)
+    if limit is not None and limit < 1:
+        raise ConfigError("bad limit", field="limit", expected="at least 1", found=limit)
+    headers = {name: manager.store.header(name) for name in profiles}
     examples = load_files([data])[:limit]
     base = manager.base
+    for name, header in headers.items():
+        base.check(header.base, name)
     rows = tokenize(examples, base.tokenizer, base.context_length)
     with manager.using(None):
         base_loss = mean_of(manager.model, rows, "base", tell)

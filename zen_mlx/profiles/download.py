@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import DownloadError
+from .. import fsio
+from ..errors import DownloadError, FormatError
 from ..format.read import read
 from ..format.spec import Profile
 
@@ -28,7 +29,11 @@ def download_profile(source: str, progress: Callable[[int, int | None], None] | 
     with tempfile.TemporaryDirectory(prefix="zen-") as folder:
         path = Path(folder) / "download.bitdelta"
         _fetch(source, path, progress)
-        profile = read(path)
+        try:
+            profile = read(path)
+        except FormatError as error:
+            error.path = source
+            raise
     profile.path = None
     return profile
 
@@ -42,11 +47,12 @@ def _fetch(url: str, path: Path, progress: Callable[[int, int | None], None] | N
                 raise DownloadError("the file is larger than the free disk space", path=url, found=f"{total} bytes")
             done = 0
             while piece := response.read(_PIECE_BYTES):
-                file.write(piece)
+                with fsio.storage_errors(path):
+                    file.write(piece)
                 done += len(piece)
                 if progress is not None:
                     progress(done, total)
-    except (urllib.error.URLError, OSError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise DownloadError(
             "the download failed", path=url, found=str(getattr(error, "reason", error)), hint="try again"
         ) from error

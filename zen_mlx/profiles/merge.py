@@ -93,7 +93,7 @@ def requantize(profile: Profile, scale: str = "rowcol", planes: int = 1) -> tupl
 
 def _scaled(part: Part, weight: float, columns: int) -> Part:
     if isinstance(part, DensePart):
-        return DensePart(part.values.astype(np.float32) * np.float32(weight))
+        return DensePart(_times(part.values, weight))
     first, *rest = (scale.astype(np.float32) for scale in part.scales)
     bits = part.bits
     if weight < 0:
@@ -101,4 +101,12 @@ def _scaled(part: Part, weight: float, columns: int) -> Part:
         if columns % 32:
             mask[-1] = (1 << columns % 32) - 1
         bits = bits ^ mask
-    return SignPart(part.scale, part.block, bits, (first * np.float32(abs(weight)), *rest))
+    return SignPart(part.scale, part.block, bits, (_times(first, abs(weight)), *rest))
+
+
+def _times(values: np.ndarray, weight: float) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        product: np.ndarray = (values * np.float64(weight)).astype(np.float32)
+    if not np.isfinite(product).all():
+        raise ConfigError("a weight takes the delta out of float32's range", field="weights", found=weight)
+    return product

@@ -88,9 +88,11 @@ class ProfileStore:
         """Give `old` the name `new`. The name inside the file follows, so the file is written anew before the old goes."""
         if check_name(new) == old:
             raise InputError("that is its name already", field="name", found=new)
+        before = self.path(old)
         profile = self.load(old)
         path = self.save(new, profile, replace)
-        self.remove(old)
+        if not before.samefile(path):  # where case does not count, the new name may be the same file
+            self.remove(old)
         return path
 
     def export(self, name: str, file: str | os.PathLike[str], version: int = 2, replace: bool = False) -> list[str]:

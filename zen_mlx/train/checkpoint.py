@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .. import fsio
-from ..errors import FormatError, ResumeMismatchError
+from ..errors import FormatError, ResumeMismatchError, StorageError
 from .optimizer import AdamState
 
 RUN, STATE = "run.json", "state.safetensors"
@@ -37,8 +37,13 @@ def save(folder: Path, facts: Mapping[str, Any], latents: Mapping[str, mx.array]
     with fsio.publish(folder / STATE, mode=fsio.PRIVATE_FILE_MODE) as temporary:
         # mx.save_safetensors insists on its own suffix.
         written = temporary.with_suffix(".safetensors")
-        mx.save_safetensors(str(written), tensors, metadata={"step": str(adam.step)})
-        written.rename(temporary)
+        try:
+            mx.save_safetensors(str(written), tensors, metadata={"step": str(adam.step)})
+            written.rename(temporary)
+        except RuntimeError as error:  # how MLX says that a write failed
+            raise StorageError("the disk refused the checkpoint; the one before it is kept", path=folder) from error
+        finally:
+            written.unlink(missing_ok=True)
     if not (folder / RUN).exists():
         fsio.write_json(folder / RUN, dict(facts), mode=fsio.PRIVATE_FILE_MODE)
 

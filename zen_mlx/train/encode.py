@@ -13,9 +13,11 @@ from ..config import BitDeltaConfig
 from ..format.spec import DeltaTensor
 from .ste import block_scales, row_col_scales
 
+F16_LEAST, F16_MOST = 2.0**-17, 65504.0  # largest scales outside this range lose their digits, or overflow, in f16
+
 
 def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> dict[str, DeltaTensor]:
-    """Every latent [.., N, K] that is not all zero as one sign part; f16 scales.
+    """Every latent [.., N, K] that is not all zero as one sign part; f16 scales (f32 where f16 cannot hold them).
 
     A straight-through run stores the scales of `ste.scales`, so the file is what the last step computed; a
     full-precision run fits them in closed form (`codec.scales`). A row (or block) whose scale is below
@@ -33,7 +35,7 @@ def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> d
                 "block" if block else "rowcol",
                 block,
                 pack_signs(values),
-                tuple(np.array(scale).astype(np.float16) for scale in scales),
+                _stored(*(np.array(scale) for scale in scales)),
             )
         else:
             part = encode_sign(values, "block" if block else "rowcol", block)[0]
@@ -46,6 +48,13 @@ def _balanced(row: mx.array, col: mx.array) -> tuple[mx.array, mx.array]:
     factor = mx.sqrt(row.mean(axis=-1, keepdims=True) / mx.maximum(col.mean(axis=-1, keepdims=True), 1e-30))
     factor = mx.maximum(factor, 1e-30)
     return row / factor, col * factor
+
+
+def _stored(*scales: np.ndarray) -> tuple[np.ndarray, ...]:
+    """f16 where it keeps the scales' digits, else f32."""
+    tops = [float(scale.max()) for scale in scales]
+    fits = all(top == 0 or F16_LEAST <= top <= F16_MOST for top in tops)
+    return tuple(scale.astype(np.float16 if fits else np.float32) for scale in scales)
 
 
 def _sparse(part: SignPart, threshold: float) -> SignPart:

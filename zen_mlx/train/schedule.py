@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-FLOOR = 0.1  # of the peak rate, reached at the last step
+FLOOR = 0.1  # of the peak rate, where the cosine ends: one step after the last
 WARMUP_SHARE = 10  # warm-up is at most one tenth of the run
 
 

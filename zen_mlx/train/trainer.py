@@ -151,7 +151,7 @@ def train(
                 norm = global_norm(grads) / max(tokens, 1)
                 if not (math.isfinite(loss) and math.isfinite(norm)):
                     raise TrainingError(
-                        f"the loss is no longer a finite number at step {step + 1}; the last good state is kept",
+                        f"the loss is no longer a finite number at step {step + 1}; the last checkpoint, if any, is kept",
                         field="learning_rate_scale",
                         found=config.learning_rate_scale,
                         hint="use a smaller learning_rate_scale",
@@ -200,7 +200,7 @@ def _gradients(grad_of: Callable[..., Any], rows: list[TokenRow]) -> tuple[float
 def latent_model(model: nn.Module, block: int | None, share: Share) -> Iterator[dict[str, Any]]:
     """Put a latent layer over every target of `model` for the block; only the latents are trainable in it."""
     places = []
-    frozen = {key for key, _ in tree_flatten(model.trainable_parameters())}
+    frozen = [(module, set(module._no_grad)) for module in model.modules()]
     shapes = targets(model)
     layers: dict[str, Any] = {}
     modules = dict(model.named_modules())
@@ -210,7 +210,6 @@ def latent_model(model: nn.Module, block: int | None, share: Share) -> Iterator[
         parent = modules[parent_path]
         layers[name] = latent_layer(base, shapes[name], block, share)
         places.append((parent, attribute, base))
-    was_training = model.training
     model.freeze()
     try:
         for (parent, attribute, _), layer in zip(places, layers.values(), strict=True):
@@ -219,8 +218,8 @@ def latent_model(model: nn.Module, block: int | None, share: Share) -> Iterator[
     finally:
         for parent, attribute, base in places:
             setattr(parent, attribute, base)
-        model.unfreeze(keys=None) if frozen else None
-        model.train(was_training)
+        for module, keys in frozen:
+            module._no_grad = keys
 
 
 @contextlib.contextmanager
