@@ -1,0 +1,45 @@
+"""rate(step) and lambda(step) are the formulas of the docstring."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from zen_mlx.train.schedule import FLOOR, Schedule
+
+
+def test_rate_warms_up_and_follows_a_cosine() -> None:
+    schedule = Schedule(200, 0.5, 15, True)
+    rates = np.array([schedule.rate(step) for step in range(200)])
+    assert schedule.warmup == 15
+    np.testing.assert_allclose(rates[:15], 0.5 * np.arange(1, 16) / 16)
+    progress = np.arange(185) / 185
+    np.testing.assert_allclose(rates[15:], 0.5 * (FLOOR + (1 - FLOOR) * (1 + np.cos(np.pi * progress)) / 2))
+    assert rates.max() == rates[15] == 0.5
+    assert rates[-1] == pytest.approx(0.05, rel=0.01)
+
+
+def test_warm_up_is_at_most_a_tenth_of_the_run() -> None:
+    assert Schedule(200, 1.0, 100, True).warmup == 20
+    assert Schedule(9, 1.0, 100, True).warmup == 0
+    assert Schedule(9, 1.0, 100, True).rate(0) == 1.0
+    assert Schedule(1, 1.0, 0, True).rate(0) == 1.0
+
+
+def test_lambda_is_zero_then_a_line_then_one() -> None:
+    schedule = Schedule(100, 1.0, 0, True)
+    shares = [schedule.quantized_share(step) for step in range(100)]
+    assert shares[:26] == [0.0] * 26
+    assert shares[50] == pytest.approx(0.5)
+    assert shares[75:] == [1.0] * 25
+    assert all(a <= b for a, b in itertools.pairwise(shares))
+    assert all(math.isclose(shares[s], (s / 100 - 0.25) / 0.5) for s in range(26, 75))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_last_step_is_pure_one_bit_unless_asked_not_to(steps: int) -> None:
+    assert Schedule(steps, 1.0, 0, True).quantized_share(steps - 1) == 1.0
+    assert Schedule(steps, 1.0, 0, False).quantized_share(steps - 1) == 0.0
