@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+
 from zen_mlx.base.load import load_model
 from zen_mlx.bench.switch import measure_switch
 from zen_mlx.bench.synthetic import QWEN3_4B, quantized_qwen3, random_profile
