@@ -244,12 +244,17 @@ class ZenPersonalizationManager:
     def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:
         """Keep a copy of the profile in `file`; returns its name.
 
-        Weights of another base are refused (`BaseMismatchError`), names and shapes it lacks too (`TargetError`).
+        Weights of another base are refused (`BaseMismatchError`), names and shapes it lacks too (`TargetError`). A file
+        without digests is kept as unverified, for this base.
         """
         header = read_header(file)
         self.base.check(header.base, str(file))
         check(self.model, header.tensors)
-        return self.store.import_file(file, name, replace)
+        base = None
+        if not header.base.get("verified"):
+            own = self.base.header()
+            base = {"model": own["model"], "architecture": own["architecture"], "verified": False}
+        return self.store.import_file(file, name, replace, base)
 
     @contextlib.contextmanager
     def _without_profile(self) -> Iterator[None]:

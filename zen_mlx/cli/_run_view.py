@@ -36,11 +36,11 @@ class _Training:
 
 @contextlib.contextmanager
 def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Yield the function that takes a run's events: bars on a terminal, a line now and then elsewhere, or nothing."""
+    """Yield the function that takes a run's events: bars on a terminal; elsewhere a line now and then, or nothing if quiet."""
     from ..create import Prepared, Stage
 
     training = _Training()
-    if quiet:
+    if quiet and not sys.stderr.isatty():
         yield lambda event: None
         return
     with _view.progress() as bars:

@@ -109,12 +109,13 @@ def number(value: Any, digits: int = 3) -> str:
 
 @contextlib.contextmanager
 def progress(quiet: bool = False) -> Iterator[Report]:
-    """Yield report(description, done, total): a bar per description on a terminal, a line now and then elsewhere."""
-    if quiet:
-        yield _silent
-    elif sys.stderr.isatty():
+    """Yield report(description, done, total): a bar per description on a terminal; elsewhere a line now and then, or
+    nothing if quiet (one JSON document was asked for)."""
+    if sys.stderr.isatty():
         with _bars() as report:
             yield report
+    elif quiet:
+        yield _silent
     else:
         yield _Lines()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,9 @@ def train(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files (.jsonl, .txt, .md) or folders.")],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
+    method: Annotated[
+        Literal["sign"], typer.Option(help="sign: one bit per weight, trained straight-through.")
+    ] = "sign",
     epochs: Annotated[
         float | None, typer.Option(metavar="E", help="Passes over the data. Default: 2.", show_default=False)
     ] = None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .. import fsio
 from ..errors import InputError, ProfileExistsError, ProfileNotFoundError, ZenError
@@ -105,9 +107,20 @@ class ProfileStore:
             raise InputError("the file exists already", path=target, hint="use --replace, or another name")
         return write(profile, target, version)
 
-    def import_file(self, file: str | os.PathLike[str], name: str | None = None, replace: bool = False) -> str:
-        """Keep a copy of the profile in `file` under `name` (default: the name in the file, else the file's own)."""
+    def import_file(
+        self,
+        file: str | os.PathLike[str],
+        name: str | None = None,
+        replace: bool = False,
+        base: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Keep a copy of the profile in `file` under `name` (default: the name in the file, else the file's own).
+
+        `base` becomes the header's `base`: for a file that does not say which weights it was made for.
+        """
         profile = read(file)
+        if base is not None:
+            profile.base = dict(base)
         wanted = name or str(profile.info.get("name") or "") or Path(file).name.removesuffix(SUFFIX)
         self.save(wanted, profile, replace)
         return wanted
