@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import shutil
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,8 @@ def _fetch(url: str, path: Path, progress: Callable[[int, int | None], None] | N
                 if progress is not None:
                     progress(done, total)
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the open response too
         raise DownloadError(
             "the download failed", path=url, found=str(getattr(error, "reason", error)), hint="try again"
         ) from error
