@@ -319,3 +319,12 @@ def test_a_disk_that_refuses_keeps_the_checkpoint_before(tmp_path: Path) -> None
     assert (folder / "state.safetensors").read_bytes() == before
     assert sorted(entry.name for entry in folder.iterdir()) == ["run.json", "state.safetensors"]
     assert checkpoint.load_step(folder) == 1
+
+
+def test_a_penalty_that_would_erase_every_delta_is_refused(tiny_model):
+    from zen_mlx.errors import ConfigError
+
+    model = load_model(tiny_model)
+    config = BitDeltaConfig(learning_rate_scale=10.0, delta_regularization=200.0)
+    with pytest.raises(ConfigError, match="zero"):
+        train(model, [TokenRow((1, 2, 3), (False, True, True))], TrainOptions(steps=1, config=config))

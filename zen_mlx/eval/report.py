@@ -63,10 +63,15 @@ def evaluate(
         "results": results,
         "reference": None
         if reference_loss is None
-        else {"path": reference, "loss": reference_loss, "perplexity": math.exp(reference_loss)},
+        else {"path": reference, "loss": reference_loss, "perplexity": _perplexity(reference_loss)},
     }
 
 
 def _result(name: str | None, loss: float, base: float, reference: float | None) -> dict[str, Any]:
     kept = None if name is None or reference is None else retention(base, loss, reference)
-    return {"profile": name, "loss": loss, "perplexity": math.exp(loss), "retention": kept}
+    return {"profile": name, "loss": loss, "perplexity": _perplexity(loss), "retention": kept}
+
+
+def _perplexity(loss: float) -> float:
+    """e^loss, capped where a float ends."""
+    return math.exp(min(loss, 709.0))

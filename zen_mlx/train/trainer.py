@@ -33,6 +33,7 @@ from .ste import Share, latent_layer
 REFERENCE_RATE = 5e-4  # times config.learning_rate_scale (0.1) is the measured 5e-5
 MICRO_TOKENS = 1024  # padded tokens of one forward and backward
 CHECKPOINT_SECONDS = 300.0
+EXPLODED_NATS = 50.0  # a model that knows nothing loses ln(vocabulary), about 11
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def train(
 
     With `folder`, the run is checkpointed there every five minutes and on SIGINT or SIGTERM (then `Interrupted` is
     raised), and goes on from a checkpoint that lies there. On the CPU, a resumed run ends in the same bytes.
-    Raises `TrainingError` when the loss is no longer finite; the last checkpoint stays.
+    Raises `TrainingError` when the loss explodes or is no longer a number; the last checkpoint stays.
     """
     if not rows:
         raise DataError("there are no rows to train on")
@@ -124,6 +125,13 @@ def train(
     schedule = Schedule(
         steps, REFERENCE_RATE * config.learning_rate_scale, config.warmup_steps, config.straight_through
     )
+    if schedule.peak * config.delta_regularization >= 1:
+        raise ConfigError(
+            "the penalty would set every delta to zero",
+            field="delta_regularization",
+            expected=f"less than {1 / schedule.peak:g} at this learning rate",
+            found=config.delta_regularization,
+        )
     share = Share()
     losses: list[float] = []
     with latent_model(model, None if config.use_per_channel_scale else config.block_size, share) as layers:
@@ -149,9 +157,9 @@ def train(
                 total, tokens, grads = _gradients(grad_of, picked)
                 loss = total / max(tokens, 1)
                 norm = global_norm(grads) / max(tokens, 1)
-                if not (math.isfinite(loss) and math.isfinite(norm)):
+                if not (loss < EXPLODED_NATS and math.isfinite(norm)):
                     raise TrainingError(
-                        f"the loss is no longer a finite number at step {step + 1}; the last checkpoint, if any, is kept",
+                        f"the loss has exploded at step {step + 1}; the last checkpoint, if any, is kept",
                         field="learning_rate_scale",
                         found=config.learning_rate_scale,
                         hint="use a smaller learning_rate_scale",
