@@ -115,9 +115,21 @@ def test_sigint_exits_130(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [*ZEN, "generate", "-", "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    time.sleep(3)
+    _wait_until_idle(child.pid)
     child.send_signal(2)
     out, error = child.communicate(timeout=60)
     assert child.returncode == 130, error
     assert out == b'{"error": {"type": "Interrupted", "message": "interrupted"}}\n'
     assert b"Traceback" not in error
+
+
+def _wait_until_idle(pid: int) -> None:
+    """Until the process has used no CPU for a second: it waits for input. Three seconds where /proc is missing."""
+    stat = Path(f"/proc/{pid}/stat")
+    last = ""
+    for _ in range(60):
+        time.sleep(1 if stat.exists() else 3)
+        now = " ".join(stat.read_text().rpartition(")")[2].split()[11:13]) if stat.exists() else last
+        if now == last and now != "0 0":
+            return
+        last = now
