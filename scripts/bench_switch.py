@@ -13,11 +13,17 @@ from zen_mlx.base.pull import pull
 from zen_mlx.bench.switch import measure_switch
 from zen_mlx.bench.synthetic import quantized_qwen3
 
-if sys.argv[1:] == ["unmerged"]:
-    result = measure_switch(quantized_qwen3, "unmerged")
-elif sys.argv[1:] == ["merged"]:
-    folder = pull("smollm2-135m")
-    result = measure_switch(lambda: load_model(folder), "merged")
-else:
-    sys.exit(__doc__)
-print(json.dumps(result, indent=2))
+
+def main() -> None:
+    if sys.argv[1:] == ["unmerged"]:
+        result = measure_switch(quantized_qwen3, "unmerged")
+    elif sys.argv[1:] == ["merged"]:
+        folder = pull("smollm2-135m")
+        result = measure_switch(lambda: load_model(folder), "merged")
+    else:
+        sys.exit(__doc__)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":  # the measurement starts processes of its own, which import this file
+    main()
