@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 import zen_mlx  # noqa: F401  before MLX: it brings the fast BLAS
 from zen_mlx import fsio
+from zen_mlx.base.loaded import Base
 from zen_mlx.config import BitDeltaConfig
-from zen_mlx.create import Base
 from zen_mlx.data.examples import load_files
 from zen_mlx.data.tokens import crop, tokenize
 from zen_mlx.eval.report import evaluate
@@ -82,7 +82,7 @@ def main() -> None:
     if not arguments.finetuned.exists():
         say(f"making the full fine-tune {arguments.finetuned}")
         deltas = deltas_of(arguments.delta) if arguments.delta else fine_tune()
-        write_model(arguments.finetuned, ZenPersonalizationManager(BASE).base.folder, deltas)
+        write_model(arguments.finetuned, ZenPersonalizationManager(BASE).base.info.path, deltas)
     with tempfile.TemporaryDirectory() as home:
         manager = ZenPersonalizationManager(BASE, home=home)
         made = {}

@@ -14,9 +14,8 @@ import mlx.core as mx
 
 from . import fsio
 from .base.build import build
-from .base.check import read_config
-from .base.fingerprint import Fingerprint, fingerprint
-from .base.load import load_model, load_tokenizer
+from .base.load import load_model
+from .base.loaded import Base
 from .base.pull import pull
 from .data.examples import Example, data_digest, load_examples, split_held_out
 from .data.loss import Loss, mean_loss
@@ -32,72 +31,6 @@ from .profiles.store import ProfileStore
 from .train import checkpoint
 from .train.encode import encode_latents
 from .train.trainer import StepReport, TrainOptions, train
-
-DEFAULT_CONTEXT = 2048
-
-
-@dataclass(frozen=True)
-class Base:
-    """A base model in memory: mlx-lm's model and tokenizer, its folder, and its digests."""
-
-    name: str
-    folder: Path
-    model: Any
-    tokenizer: Any
-    fingerprint: Fingerprint
-    config: dict[str, Any]
-
-    @classmethod
-    def load(cls, name: str, progress: Callable[[str, int, int | None], None] | None = None) -> Base:
-        """Fetch (when absent) and load the base `name`."""
-        folder = pull(name, progress)
-        config = read_config(folder)
-        return cls(name, folder, load_model(folder), load_tokenizer(folder, config), fingerprint(folder), config)
-
-    @property
-    def context_length(self) -> int:
-        """Tokens the model was made for."""
-        text = self.config.get("text_config") or {}
-        length = self.config.get("max_position_embeddings") or text.get("max_position_embeddings")
-        return length if isinstance(length, int) and length > 1 else DEFAULT_CONTEXT
-
-    def header(self) -> dict[str, Any]:
-        """The `base` object of a profile fitted on this model. A folder is named by its last part: no path leaves here."""
-        quantization = self.config.get("quantization") or {}
-        kept = {key: quantization[key] for key in ("bits", "group_size", "mode") if key in quantization}
-        return {
-            "model": Path(self.name).name if Path(self.name).is_dir() else self.name,
-            "architecture": str(self.config.get("model_type", "")),
-            "weights": self.fingerprint.weights,
-            "tokenizer": self.fingerprint.tokenizer,
-            "quantization": kept or None,
-            "verified": True,
-        }
-
-    def check(self, header: dict[str, Any], name: str, tokenizer: bool = True) -> None:
-        """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
-
-        Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
-        and is checked by shapes alone when it is attached.
-        """
-        if not header.get("verified", False):
-            return
-        wanted = header.get("weights")
-        if wanted not in (self.fingerprint.weights, self.config.get("zen_derived_from")):
-            raise BaseMismatchError(
-                f"profile {name!r} was made for {header.get('model')}, not for these weights of {self.name}",
-                field="base.weights",
-                expected=wanted,
-                found=self.fingerprint.weights,
-                hint=f"use -m {header.get('model')}",
-            )
-        if tokenizer and header.get("tokenizer") != self.fingerprint.tokenizer:
-            raise BaseMismatchError(
-                f"profile {name!r} was made with another tokenizer",
-                field="base.tokenizer",
-                expected=header.get("tokenizer"),
-                found=self.fingerprint.tokenizer,
-            )
 
 
 @dataclass(frozen=True)
@@ -188,8 +121,8 @@ def train_profile(
         wanted: dict[str, Any] = {
             "data": data_digest(examples),
             "held_out": data_digest(held),
-            "weights": at.fingerprint.weights,
-            "tokenizer": at.fingerprint.tokenizer,
+            "weights": at.info.weights,
+            "tokenizer": at.info.tokenizer,
             "options": options.facts(),
         }
         facts = checkpoint.check_same(folder, wanted) if resume else wanted
@@ -251,7 +184,7 @@ def compress_profile(
     tuned_folder = pull(finetuned)
     at = base()
     detach(at.model)
-    base_names, base_of = lazy_reader(build(at.folder))
+    base_names, base_of = lazy_reader(build(at.info.path))
     tuned_names, tuned_of = lazy_reader(build(tuned_folder))
     extra = sorted(set(tuned_names) - set(base_names))
     if extra or set(base_names) - set(tuned_names):

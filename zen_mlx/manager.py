@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import fsio
 from .base import registry
+from .base.loaded import Base
+from .base.progress import Progress
 from .config import BitDeltaConfig
-from .create import Base, CreateReport, OnEvent, compress_profile, now, train_profile
+from .create import CreateReport, OnEvent, compress_profile, now, train_profile
 from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
 from .format.read import read, read_header
@@ -63,7 +65,8 @@ class ZenPersonalizationManager:
     """Profiles of one base model.
 
     model: an alias, a repo id or a folder. config: how `create_profile` trains. home: where profiles are kept (default
-    ZEN_HOME; bases always stay there). The base is loaded at first use.
+    ZEN_HOME; bases always stay there). The base is loaded at first use: `on_pull` follows its download, `on_note` gets
+    each sentence its user should know (such as parts of a model that are left out).
     """
 
     def __init__(
@@ -72,7 +75,8 @@ class ZenPersonalizationManager:
         *,
         config: BitDeltaConfig | None = None,
         home: str | Path | None = None,
-        on_pull: Any = None,
+        on_pull: Progress | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> None:
         self.model_name = model or registry.DEFAULT_MODEL
         self.config = config or BitDeltaConfig()
@@ -81,6 +85,7 @@ class ZenPersonalizationManager:
         self.resident = ResidentProfiles()
         self.active: str | None = None
         self._on_pull = on_pull
+        self._on_note = on_note
         self._base: Base | None = None
 
     @property
@@ -88,6 +93,9 @@ class ZenPersonalizationManager:
         """The base, loaded (and fetched) when it is first needed."""
         if self._base is None:
             self._base = Base.load(self.model_name, self._on_pull)
+            for note in self._base.info.notes:
+                if self._on_note is not None:
+                    self._on_note(note)
         return self._base
 
     @property

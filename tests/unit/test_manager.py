@@ -206,8 +206,8 @@ def test_a_failure_leaves_the_profile_before_active(
     with pytest.raises(BaseMismatchError) as caught:
         two.activate_profile("foreign")
     assert caught.value.field == "base.weights"
-    assert caught.value.expected == other.base.fingerprint.weights
-    assert caught.value.found == two.base.fingerprint.weights
+    assert caught.value.expected == other.base.info.weights
+    assert caught.value.found == two.base.info.weights
     with pytest.raises(BaseMismatchError):
         two.merge_profiles(["technical", "foreign"])
 

@@ -34,7 +34,7 @@ def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPers
     name = choose(model, profile)
     with _view.progress(quiet) as report:
         pull.pull(name, report)
-    manager = ZenPersonalizationManager(name)
+    manager = ZenPersonalizationManager(name, on_note=_view.notice)
     if profile is not None:
         manager.activate_profile(profile)
     return manager
@@ -50,4 +50,4 @@ def lazy_manager(
     def on_pull(description: str, done: int, total: int | None) -> None:
         tell(Stage(description, done, total or 0))
 
-    return ZenPersonalizationManager(choose(model, None), config=config, on_pull=on_pull)
+    return ZenPersonalizationManager(choose(model, None), config=config, on_pull=on_pull, on_note=_view.notice)

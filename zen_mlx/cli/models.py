@@ -67,10 +67,12 @@ def pull_model(name: _Name, as_json: AsJson = False) -> None:
       zen models pull zen-nano-4b
       zen models pull mlx-community/Qwen3-0.6B-bf16
     """
-    from ..base import pull
+    from ..base import check, omni, pull
 
     with _view.progress(as_json) as report:
         path = pull.pull(name, report)
+    for note in omni.notes(check.read_config(path)):
+        _view.notice(note)
     if as_json:
         _view.emit({"name": name, "path": str(path)})
     else:

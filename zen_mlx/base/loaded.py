@@ -1,0 +1,83 @@
+"""A base in memory: its model, its tokenizer, and whether a profile belongs to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import BaseMismatchError
+from .check import read_config
+from .info import BaseInfo, base_info
+from .load import load_model, load_tokenizer
+from .progress import Progress
+from .pull import pull
+
+DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class Base:
+    """mlx-lm's model and tokenizer, and what identifies them. name: as it was asked for."""
+
+    name: str
+    info: BaseInfo
+    model: Any
+    tokenizer: Any
+    context_length: int
+
+    @classmethod
+    def load(cls, name: str, progress: Progress | None = None) -> Base:
+        """Fetch (when absent) and load the base `name`."""
+        folder = pull(name, progress)
+        config = read_config(folder)
+        return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), _context_length(config))
+
+    def header(self) -> dict[str, Any]:
+        """The `base` object of a profile fitted on this model. A folder is named by its last part: no path leaves here."""
+        table = self.info.quantization or {}
+        kept = {key: table[key] for key in ("bits", "group_size", "mode") if key in table}
+        out = {
+            "model": Path(self.name).name if Path(self.name).is_dir() else self.name,
+            "architecture": self.info.architecture,
+            "weights": self.info.weights,
+            "tokenizer": self.info.tokenizer,
+            "quantization": kept or None,
+            "verified": True,
+        }
+        return out | ({"derived_from": self.info.derived_from} if self.info.derived_from else {})
+
+    def check(self, header: Mapping[str, Any], name: str) -> None:
+        """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
+
+        Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
+        and is checked by shapes alone when it is attached.
+        """
+        if not header.get("verified", False):
+            return
+        wanted = header.get("weights")
+        if wanted not in (self.info.weights, self.info.derived_from):
+            raise BaseMismatchError(
+                f"profile {name!r} was made for {header.get('model')}, not for these weights of {self.name}",
+                field="base.weights",
+                expected=wanted,
+                found=self.info.weights,
+                hint=f"use -m {header.get('model')}",
+            )
+        if header.get("tokenizer") != self.info.tokenizer:
+            raise BaseMismatchError(
+                f"profile {name!r} was made with another tokenizer",
+                field="base.tokenizer",
+                expected=header.get("tokenizer"),
+                found=self.info.tokenizer,
+            )
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    """Tokens the model was made for."""
+    for table in (config, config.get("text_config") or {}):
+        length = table.get("max_position_embeddings")
+        if isinstance(length, int) and length > 1:
+            return length
+    return DEFAULT_CONTEXT
