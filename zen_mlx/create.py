@@ -14,8 +14,10 @@ import mlx.core as mx
 
 from . import fsio
 from .base.build import build
+from .base.info import base_info
 from .base.load import load_model
 from .base.loaded import Base
+from .base.progress import Progress
 from .base.pull import pull
 from .data.examples import Example, data_digest, load_examples, split_held_out
 from .data.loss import Loss, mean_loss
@@ -136,7 +138,7 @@ def train_profile(
         result = train(at.model, rows, options, folder=folder, facts=facts, on_step=tell)
         profile = Profile(
             info=_info(name, facts["created"], "sign"),
-            base=at.header(),
+            base=at.info.header(),
             metrics={"data_sha256": facts["data"], "seed": options.seed, "steps": steps, "train_rows": len(examples)},
             target_count=target_count(at.model),
             model_count=model_count(at.model),
@@ -144,7 +146,7 @@ def train_profile(
         )
         report = _measure_and_save(
             store,
-            at,
+            at.model,
             name,
             profile,
             held,
@@ -162,6 +164,7 @@ def train_profile(
 
 def compress_profile(
     store: ProfileStore,
+    base_name: str,
     base: Callable[[], Base],
     name: str,
     finetuned: str,
@@ -172,6 +175,7 @@ def compress_profile(
     valid: Any = None,
     replace: bool = False,
     on_event: OnEvent | None = None,
+    on_pull: Progress | None = None,
 ) -> CreateReport:
     """Encode `finetuned` - base as profile `name` and save it, one tensor of each in memory at a time.
 
@@ -181,16 +185,19 @@ def compress_profile(
     began = time.monotonic()
     store.check_free(name, replace)
     held = load_examples(valid) if valid is not None and valid != "none" else []
-    tuned_folder = pull(finetuned)
-    at = base()
-    detach(at.model)
-    base_names, base_of = lazy_reader(build(at.info.path))
+    tuned_folder = pull(finetuned, on_pull)
+    base_folder = pull(base_name, on_pull)
+    info = base_info(base_name)
+    unread = build(base_folder)
+    target_shapes, counts = targets(unread), (target_count(unread), model_count(unread))
+    base_names, base_of = lazy_reader(unread)
+    del unread  # or every tensor that is read would stay
     tuned_names, tuned_of = lazy_reader(build(tuned_folder))
     extra = sorted(set(tuned_names) - set(base_names))
     if extra or set(base_names) - set(tuned_names):
         odd = extra or sorted(set(base_names) - set(tuned_names))
         raise BaseMismatchError(
-            f"{finetuned} is not a fine-tune of {at.name}: their parameters differ",
+            f"{finetuned} is not a fine-tune of {base_name}: their parameters differ",
             field=odd[0],
             expected=f"{len(base_names)} parameters",
             found=f"{len(tuned_names)} parameters",
@@ -199,33 +206,36 @@ def compress_profile(
         base_names,
         base_of,
         tuned_of,
-        targets=targets(at.model),
+        targets=target_shapes,
         scale=scale,
         block=block if scale == "block" else None,
         planes=planes,
         progress=lambda done, total, tensor: tell(Stage("compressing", done, total)),
     )
     if not tensors:
-        raise InputError(f"{finetuned} does not differ from {at.name}: there is nothing to keep", path=tuned_folder)
-    base_loss = reference_loss = None
+        raise InputError(f"{finetuned} does not differ from {base_name}: there is nothing to keep", path=tuned_folder)
+    base_loss = reference_loss = model = None
     held_rows: list[TokenRow] = []
     if held:
+        at = base()
+        model = at.model
+        detach(model)
         held_rows = tokenize(held, at.tokenizer, at.context_length)
-        base_loss = mean_of(at.model, held_rows, "held-out loss of the base", tell).nats
+        base_loss = mean_of(model, held_rows, "held-out loss of the base", tell).nats
         reference = load_model(tuned_folder)
         reference_loss = mean_of(reference, held_rows, "held-out loss of the fine-tune", tell).nats
         del reference
         mx.clear_cache()
     profile = Profile(
         info=_info(name, now(), "compress"),
-        base=at.header(),
+        base=info.header(),
         metrics={},
-        target_count=target_count(at.model),
-        model_count=model_count(at.model),
+        target_count=counts[0],
+        model_count=counts[1],
         tensors=tensors,
     )
     return _measure_and_save(
-        store, at, name, profile, held, held_rows, base_loss, reference_loss, replace, tell, began, [], layers
+        store, model, name, profile, held, held_rows, base_loss, reference_loss, replace, tell, began, [], layers
     )
 
 
@@ -264,7 +274,7 @@ def _info(name: str, created: str, method: str) -> dict[str, Any]:
 
 def _measure_and_save(
     store: ProfileStore,
-    base: Base,
+    model: Any,
     name: str,
     profile: Profile,
     held: Iterable[Example],
@@ -278,11 +288,11 @@ def _measure_and_save(
     layers: list[LayerStats] | None = None,
 ) -> CreateReport:
     if held_rows:
-        attach(base.model, Resident.from_profile(profile, consume=False))
+        attach(model, Resident.from_profile(profile, consume=False))
         try:
-            loss = mean_of(base.model, held_rows, "held-out loss of the profile", tell)
+            loss = mean_of(model, held_rows, "held-out loss of the profile", tell)
         finally:
-            detach(base.model)
+            detach(model)
         profile.metrics |= {
             "base_loss": base_loss,
             "profile_loss": loss.nats,

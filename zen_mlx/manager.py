@@ -164,6 +164,7 @@ class ZenPersonalizationManager:
         with self._without_profile():
             return compress_profile(
                 self.store,
+                self.model_name,
                 lambda: self.base,
                 name,
                 finetuned,
@@ -173,6 +174,7 @@ class ZenPersonalizationManager:
                 valid=valid,
                 replace=replace,
                 on_event=on_event,
+                on_pull=self._on_pull,
             )
 
     def activate_profile(self, name: str) -> Any:
@@ -260,7 +262,7 @@ class ZenPersonalizationManager:
         check(self.model, header.tensors)
         base = None
         if not header.base.get("verified"):
-            own = self.base.header()
+            own = self.base.info.header()
             base = {"model": own["model"], "architecture": own["architecture"], "verified": False}
         return self.store.import_file(file, name, replace, base)
 

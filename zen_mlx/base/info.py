@@ -43,6 +43,20 @@ class BaseInfo:
             "notes": list(self.notes),
         }
 
+    def header(self) -> dict[str, Any]:
+        """The `base` object of a profile fitted on this base. A folder is named by its last part: no path leaves here."""
+        table = self.quantization or {}
+        kept = {key: table[key] for key in ("bits", "group_size", "mode") if key in table}
+        out = {
+            "model": Path(self.model).name if Path(self.model).is_dir() else self.model,
+            "architecture": self.architecture,
+            "weights": self.weights,
+            "tokenizer": self.tokenizer,
+            "quantization": kept or None,
+            "verified": True,
+        }
+        return out | ({"derived_from": self.derived_from} if self.derived_from else {})
+
 
 def base_info(name: str) -> BaseInfo:
     """What the base `name` on this machine is; hashes its weights unless that was done before.

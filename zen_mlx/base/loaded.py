@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..errors import BaseMismatchError
@@ -33,20 +32,6 @@ class Base:
         folder = pull(name, progress)
         config = read_config(folder)
         return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), _context_length(config))
-
-    def header(self) -> dict[str, Any]:
-        """The `base` object of a profile fitted on this model. A folder is named by its last part: no path leaves here."""
-        table = self.info.quantization or {}
-        kept = {key: table[key] for key in ("bits", "group_size", "mode") if key in table}
-        out = {
-            "model": Path(self.name).name if Path(self.name).is_dir() else self.name,
-            "architecture": self.info.architecture,
-            "weights": self.info.weights,
-            "tokenizer": self.info.tokenizer,
-            "quantization": kept or None,
-            "verified": True,
-        }
-        return out | ({"derived_from": self.info.derived_from} if self.info.derived_from else {})
 
     def check(self, header: Mapping[str, Any], name: str) -> None:
         """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
