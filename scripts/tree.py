@@ -12,6 +12,7 @@ OTHERS = {
     "docs/format.md": "the .bitdelta file, byte by byte",
     "docs/training.md": "the equations of training, and why they are these",
     "docs/how-it-works.svg": "the picture above",
+    "cuda_kernels/": "CUDA sources, shipped in the wheel",
     "examples/": "two public-domain data sets and a ready-made profile",
     "metal_kernels/": "Metal sources, shipped in the wheel",
     "scripts/quickstart": "install and run the demo",

@@ -7,33 +7,27 @@ Both are tuples of arrays only, so that a layer holding them can be seen by `mx.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import mlx.core as mx
 
 from ..errors import TargetError
 from . import reference
+from .parts import Dense, Launch, Part, Sign
 from .reference import sign_dense, unpack_signs
 
-__all__ = ["Dense", "Part", "Sign", "add_parts", "backend", "dense_delta", "sign_dense", "sign_matmul", "unpack_signs"]
+__all__ = [
+    "Dense",
+    "Part",
+    "Sign",
+    "add_parts",
+    "backend",
+    "dense_delta",
+    "run",
+    "sign_dense",
+    "sign_matmul",
+    "unpack_signs",
+]
 
-
-class Sign(NamedTuple):
-    """One sign plane: packed u32 [S, N, ceil(K/32)], row f32 [S, N], col f32 [S, K], block f32 [S, N, ceil(K/B)]."""
-
-    packed: mx.array
-    row: mx.array | None = None
-    col: mx.array | None = None
-    block: mx.array | None = None
-
-
-class Dense(NamedTuple):
-    """A stored delta: values [S, N, K], f16 or f32."""
-
-    values: mx.array
-
-
-Part = Sign | Dense
 
 # Rows of x per slot from which unpack + matmul beats MLX's 1-bit product; None: never. Measured with 2560 x 2560 in
 # f32 on two x86 cores: unpacking 9 ms, then 1.7-2.3 ms for 1-8 rows with OpenBLAS, against 5.9 ms a row. Metal's 1-bit
@@ -76,6 +70,24 @@ def sign_matmul(
     rows = x.size // max(x.shape[-1], 1)
     unpack = threshold is not None and rows >= threshold * packed.shape[0]
     return reference.sign_matmul(x, packed, row=row, col=col, block=block, slots=slots, y_base=y_base, unpack=unpack)
+
+
+def run(
+    launch: Launch,
+    x: mx.array,
+    signs: Sequence[Sign],
+    y_bases: Sequence[mx.array | None],
+    slots: mx.array | None = None,
+) -> list[mx.array]:
+    """`launch` for x [..., K], slots [...] or None, y_bases [..., N] or None -> one y [..., N] a plane."""
+    lead, k = x.shape[:-1], x.shape[-1]
+    if x.size == 0:
+        empty = [mx.zeros((*lead, s.packed.shape[1]), dtype=x.dtype) for s in signs]
+        return [e if y is None else y for e, y in zip(empty, y_bases, strict=True)]
+    flat = None if slots is None else slots.reshape(-1).astype(mx.int32)
+    bases = [None if y is None else y.reshape(-1, y.shape[-1]) for y in y_bases]
+    ys = launch(x.reshape(-1, k), signs, bases, flat)
+    return [y.reshape(*lead, y.shape[-1]) for y in ys]
 
 
 def _dense_matmul(x: mx.array, values: mx.array, slots: mx.array | None, y_base: mx.array) -> mx.array:
