@@ -17,7 +17,8 @@ ZenError                      exit code 1
 ├── DownloadError             the network failed; what arrived is kept
 ├── StorageError              the disk refused (full, read-only)
 ├── MemoryLimitError          the work would not fit in memory
-└── TrainingError             the loss stopped being a number
+├── TrainingError             the loss stopped being a number
+└── KernelError               a kernel does not compute what it should on this machine
 """
 
 from __future__ import annotations
@@ -146,3 +147,7 @@ class MemoryLimitError(ZenError):
 
 class TrainingError(ZenError):
     """The loss stopped being a number or exploded; the last good state is kept."""
+
+
+class KernelError(ZenError):
+    """A kernel does not compute what it should on this machine, and `ZEN_KERNELS=custom` asked for it."""

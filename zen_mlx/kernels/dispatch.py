@@ -1,7 +1,8 @@
 """The one door to the kernels: y = y_base + sum over parts of part(x), on whatever device MLX runs.
 
 A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form; a `Dense` part is x @ values[slot]^T.
-Both are tuples of arrays only, so that a layer holding them can be seen by `mx.compile` as state.
+Both are tuples of arrays only, so that a layer holding them can be seen by `mx.compile` as state. Which kernel computes
+a product is `choice`'s; every way in here is differentiable in x, y_base and the scales.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ..errors import TargetError
-from . import reference
+from .choice import backend, choose, merge_kernel
 from .parts import Dense, Launch, Part, Sign
 from .reference import sign_dense, unpack_signs
 
@@ -20,26 +21,17 @@ __all__ = [
     "Part",
     "Sign",
     "add_parts",
+    "add_parts_together",
     "backend",
     "dense_delta",
+    "merge",
     "run",
     "sign_dense",
     "sign_matmul",
     "unpack_signs",
 ]
 
-
-# Rows of x per slot from which unpack + matmul beats MLX's 1-bit product; None: never. Measured with 2560 x 2560 in
-# f32 on two x86 cores: unpacking 9 ms, then 1.7-2.3 ms for 1-8 rows with OpenBLAS, against 5.9 ms a row. Metal's 1-bit
-# product has its own many-row kernel. MLX on CUDA has no 1-bit product.
-_UNPACK_ROWS_PER_SLOT: dict[str, int | None] = {"cpu": 3, "metal": None, "cuda": 0}
-
-
-def backend() -> str:
-    """`cpu`, `metal` or `cuda`: where MLX's default device computes."""
-    if mx.default_device().type == mx.DeviceType.cpu:
-        return "cpu"
-    return "metal" if mx.metal.is_available() else "cuda"
+MOST_TOGETHER = 3
 
 
 def _check(x: mx.array, packed: mx.array, **arrays: mx.array | None) -> None:
@@ -54,6 +46,26 @@ def _check(x: mx.array, packed: mx.array, **arrays: mx.array | None) -> None:
             )
 
 
+def run(
+    launch: Launch | None,
+    x: mx.array,
+    signs: Sequence[Sign],
+    y_bases: Sequence[mx.array | None],
+    slots: mx.array | None = None,
+) -> list[mx.array]:
+    """`launch` (None: the chosen one) for x [..., K], slots [...], y_bases [..., N] or None -> y [..., N] a plane."""
+    lead, k = x.shape[:-1], x.shape[-1]
+    if x.size == 0 or any(sign.packed.size == 0 for sign in signs):
+        empty = [mx.zeros((*lead, sign.packed.shape[1]), dtype=x.dtype) for sign in signs]
+        return [e if y is None else y for e, y in zip(empty, y_bases, strict=True)]
+    flat = None if slots is None else slots.reshape(-1).astype(mx.int32)
+    bases = [None if y is None else y.reshape(-1, y.shape[-1]) for y in y_bases]
+    rows = x.reshape(-1, k)
+    chosen = choose(rows, signs, bases, flat) if launch is None else launch
+    ys = chosen(rows, signs, bases, flat)
+    return [y.reshape(*lead, y.shape[-1]) for y in ys]
+
+
 def sign_matmul(
     x: mx.array,
     packed: mx.array,
@@ -66,28 +78,7 @@ def sign_matmul(
 ) -> mx.array:
     """y = y_base + row * (sign * block) @ (col * x); shapes and dtypes as in `reference`. TargetError: bad shape."""
     _check(x, packed, row=row, col=col, slots=slots, y_base=y_base)
-    threshold = _UNPACK_ROWS_PER_SLOT[backend()]
-    rows = x.size // max(x.shape[-1], 1)
-    unpack = threshold is not None and rows >= threshold * packed.shape[0]
-    return reference.sign_matmul(x, packed, row=row, col=col, block=block, slots=slots, y_base=y_base, unpack=unpack)
-
-
-def run(
-    launch: Launch,
-    x: mx.array,
-    signs: Sequence[Sign],
-    y_bases: Sequence[mx.array | None],
-    slots: mx.array | None = None,
-) -> list[mx.array]:
-    """`launch` for x [..., K], slots [...] or None, y_bases [..., N] or None -> one y [..., N] a plane."""
-    lead, k = x.shape[:-1], x.shape[-1]
-    if x.size == 0:
-        empty = [mx.zeros((*lead, s.packed.shape[1]), dtype=x.dtype) for s in signs]
-        return [e if y is None else y for e, y in zip(empty, y_bases, strict=True)]
-    flat = None if slots is None else slots.reshape(-1).astype(mx.int32)
-    bases = [None if y is None else y.reshape(-1, y.shape[-1]) for y in y_bases]
-    ys = launch(x.reshape(-1, k), signs, bases, flat)
-    return [y.reshape(*lead, y.shape[-1]) for y in ys]
+    return run(None, x, [Sign(packed, row, col, block)], [y_base], slots)[0]
 
 
 def _dense_matmul(x: mx.array, values: mx.array, slots: mx.array | None, y_base: mx.array) -> mx.array:
@@ -116,6 +107,28 @@ def add_parts(x: mx.array, parts: Sequence[Part], y_base: mx.array, slots: mx.ar
     return y.astype(y_base.dtype)
 
 
+def _form(parts: Sequence[Part]) -> tuple[object, ...] | None:
+    """What planes need in common to share a launch; None: these parts are not one plane."""
+    if len(parts) != 1 or not isinstance(parts[0], Sign):
+        return None
+    packed, row, col, block = parts[0]
+    slots, _, words = packed.shape
+    return slots, words, row is None, col is None, None if block is None else block.shape[-1]
+
+
+def add_parts_together(
+    x: mx.array, parts: Sequence[Sequence[Part]], y_bases: Sequence[mx.array], slots: mx.array | None = None
+) -> list[mx.array]:
+    """[add_parts(x, p, y, slots) for p, y in zip(parts, y_bases)], in one launch where each is one plane of one form."""
+    forms = {_form(p) for p in parts}
+    if len(forms) > 1 or None in forms or not 1 < len(parts) <= MOST_TOGETHER:
+        return [add_parts(x, p, y, slots) if p else y for p, y in zip(parts, y_bases, strict=True)]
+    planes = [p[0] for p in parts if isinstance(p[0], Sign)]
+    for plane, y in zip(planes, y_bases, strict=True):
+        _check(x, plane.packed, row=plane.row, col=plane.col, slots=slots, y_base=y)
+    return run(None, x, planes, y_bases, slots)
+
+
 def dense_delta(parts: Sequence[Part], k: int) -> mx.array:
     """delta[s,n,k] = sum of the parts in stored order, f32 [S, N, K]."""
     total: mx.array | None = None
@@ -128,3 +141,12 @@ def dense_delta(parts: Sequence[Part], k: int) -> mx.array:
     if total is None:
         raise TargetError("a delta without parts", field="parts", expected="at least one", found=0)
     return total
+
+
+def merge(base: mx.array, parts: Sequence[Part]) -> mx.array:
+    """base + sum of the parts for base [S, N, K]: sums in f32, rounded once to base's dtype."""
+    if len(parts) == 1 and isinstance(parts[0], Sign) and base.size:
+        kernel = merge_kernel(base, parts[0])
+        if kernel is not None:
+            return kernel(base, parts[0])
+    return (base.astype(mx.float32) + dense_delta(parts, base.shape[-1])).astype(base.dtype)

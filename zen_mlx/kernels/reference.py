@@ -17,10 +17,13 @@ in x, y_base, row, col and block; pure, so `mx.compile` may trace it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import mlx.core as mx
 import numpy as np
+
+from .parts import Sign
 
 BLOCKS = (32, 64, 128, 256)
 _GROUPS = (128, 64, 32)
@@ -144,3 +147,24 @@ def sign_matmul(
     if y_base is not None:
         y = y_base.astype(mx.float32) + y
     return y.astype(out_dtype)
+
+
+def launch(
+    x: mx.array,
+    signs: Sequence[Sign],
+    y_bases: Sequence[mx.array | None],
+    slots: mx.array | None,
+    unpack: bool = True,
+) -> list[mx.array]:
+    """The equation for several projections of one x: `parts.Launch` in MLX's operations."""
+    return [
+        sign_matmul(x, s.packed, row=s.row, col=s.col, block=s.block, slots=slots, y_base=y, unpack=unpack)
+        for s, y in zip(signs, y_bases, strict=True)
+    ]
+
+
+def launch_quantized(
+    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> list[mx.array]:
+    """`launch` through MLX's 1-bit quantized product, which CUDA lacks."""
+    return launch(x, signs, y_bases, slots, unpack=False)

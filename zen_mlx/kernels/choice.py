@@ -1,0 +1,201 @@
+"""(backend, rows, variant) -> launch: which kernel runs, from one table of row counts.
+
+A kernel of ours runs only after its self-test has passed in this process. What it fails, or a backend lacks, MLX's own
+operations compute, and a warning says so once and why. `ZEN_KERNELS` is for people who must know: `reference` unpacks
+and multiplies, `native` takes MLX's own operations, `custom` makes a failing kernel an error; unset is `auto`.
+`ZEN_KERNEL_ROWS=select=64,wide=8` moves the thresholds.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cache, partial
+from importlib import import_module
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from ..errors import ConfigError, KernelError
+from . import reference, selftest
+from .autograd import differentiable
+from .parts import Launch, Sign
+
+MODES = ("auto", "reference", "native", "custom")
+
+
+class Route(NamedTuple):
+    """`kernel` for up to `most_rows` rows of x (None: any number)."""
+
+    kernel: str
+    most_rows: int | None
+
+
+# The first row that fits is taken; past the last one, MLX's own operations. docs/benchmarks.md has the measurements.
+ROUTES: Mapping[str, tuple[Route, ...]] = {
+    "cpu": (Route("select", 32),),
+    "metal": (Route("matvec", 1), Route("wide", 12), Route("matmul", None)),
+    "cuda": (Route("matvec", 1), Route("mma", 64), Route("unpack", None)),
+}
+
+# Rows of x per slot from which unpack + matmul beats MLX's 1-bit product; None: never. Measured with 2560 x 2560 in
+# f32 on two x86 cores: unpacking 9 ms, then 1.7-2.3 ms for 1-8 rows with OpenBLAS, against 5.9 ms a row. Metal's 1-bit
+# product has its own many-row kernel. MLX on CUDA has no 1-bit product.
+_UNPACK_ROWS_PER_SLOT: Mapping[str, int | None] = {"cpu": 3, "metal": None, "cuda": 0}
+
+
+class KernelFallbackWarning(RuntimeWarning):
+    """A kernel of ours is not used on this machine, and why."""
+
+
+def backend() -> str:
+    """`cpu`, `metal` or `cuda`: where MLX's default device computes."""
+    if mx.default_device().type == mx.DeviceType.cpu:
+        return "cpu"
+    return "metal" if mx.metal.is_available() else "cuda"
+
+
+def mode() -> str:
+    """`ZEN_KERNELS`, or auto. ConfigError for another word."""
+    found = os.environ.get("ZEN_KERNELS", "") or "auto"
+    if found not in MODES:
+        raise ConfigError("unknown choice of kernels", field="ZEN_KERNELS", expected=", ".join(MODES), found=found)
+    return found
+
+
+def routes(where: str) -> tuple[Route, ...]:
+    """The table of `where` with the thresholds of `ZEN_KERNEL_ROWS`. ConfigError where that cannot be read."""
+    return _routes(where, os.environ.get("ZEN_KERNEL_ROWS", ""))
+
+
+@cache
+def _routes(where: str, text: str) -> tuple[Route, ...]:
+    moved: dict[str, int] = {}
+    names = [route.kernel for table in ROUTES.values() for route in table]
+    for item in filter(None, text.split(",")):
+        name, _, rows = item.partition("=")
+        if name not in names or not rows.isdecimal():
+            raise ConfigError(
+                "a threshold cannot be read",
+                field="ZEN_KERNEL_ROWS",
+                expected=f"KERNEL=ROWS,... with a kernel of {', '.join(dict.fromkeys(names))}",
+                found=item,
+            )
+        moved[name] = int(rows)
+    return tuple(Route(r.kernel, moved.get(r.kernel, r.most_rows)) for r in ROUTES[where])
+
+
+@cache
+def kernels(where: str) -> Mapping[str, Launch]:
+    """Our kernels for `where`, by name; empty where what they need is not installed."""
+    try:
+        found: Mapping[str, Launch] = import_module(f"{__package__}.{where}").KERNELS
+    except ImportError:
+        return {}
+    return found
+
+
+def _native(rows: int, slots: int) -> Launch:
+    threshold = _UNPACK_ROWS_PER_SLOT[backend()]
+    return reference.launch if threshold is not None and rows >= threshold * slots else reference.launch_quantized
+
+
+def _twin(where: str) -> Launch:
+    """What is differentiated: on Metal the 1-bit product, so that no unpacked copy is made."""
+    return reference.launch_quantized if where == "metal" else reference.launch
+
+
+class Check(NamedTuple):
+    """The outcome of one self-test: the relative error, or the reason why the kernel cannot be used."""
+
+    kernel: str
+    variant: Hashable
+    error: float | None
+    reason: str | None
+
+
+_checks: dict[tuple[str, str, Hashable], Check] = {}
+_warned: set[tuple[str, str]] = set()
+
+
+def checks() -> list[Check]:
+    """The self-tests made so far in this process."""
+    return list(_checks.values())
+
+
+def works(where: str, name: str, variant: Hashable, error: Callable[[], float], tolerance: float) -> bool:
+    """Whether `error()` is within `tolerance`, found out once per process; a failure is warned about once a kernel.
+
+    KernelError instead under `ZEN_KERNELS=custom`.
+    """
+    key = (where, name, variant)
+    if key not in _checks:
+        try:
+            found = error()
+        except Exception as failure:
+            _checks[key] = Check(name, variant, None, f"{type(failure).__name__}: {failure}")
+        else:
+            reason = None if found <= tolerance else f"relative error {found:.1e}"
+            _checks[key] = Check(name, variant, found, reason)
+    outcome = _checks[key]
+    if outcome.reason is not None:
+        if mode() == "custom":
+            raise KernelError(
+                f"the {where} kernel {name} does not work here: {outcome.reason}", hint="unset ZEN_KERNELS"
+            )
+        if (where, name) not in _warned:
+            _warned.add((where, name))
+            warnings.warn(
+                f"the {where} kernel {name} does not work here ({outcome.reason}); MLX's own operations are used "
+                "instead: the same results, slower",
+                KernelFallbackWarning,
+                stacklevel=2,
+            )
+    return outcome.reason is None
+
+
+@cache
+def _usable(where: str, launch: Launch) -> Launch:
+    """`launch` with a gradient; while MLX traces, when there is nothing to read, as MLX's operations."""
+
+    from .cpu import NotEvaluable
+
+    def launch_or_trace(
+        x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    ) -> Sequence[mx.array]:
+        try:
+            return launch(x, signs, y_bases, slots)
+        except NotEvaluable:
+            return _native(x.shape[0], signs[0].packed.shape[0])(x, signs, y_bases, slots)
+
+    return differentiable(launch_or_trace if where == "cpu" else launch, _twin(where))
+
+
+def choose(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None) -> Launch:
+    """The launch for these operands; x [M, K]."""
+    wanted, where, rows = mode(), backend(), x.shape[0]
+    if wanted == "reference":
+        return reference.launch
+    if wanted != "native":
+        route = next((r for r in routes(where) if r.most_rows is None or rows <= r.most_rows), None)
+        launch = None if route is None else kernels(where).get(route.kernel)
+        if route is not None and launch is not None:
+            form = selftest.variant(x, signs, y_bases, slots)
+            test = partial(selftest.error, launch, form)
+            if works(where, route.kernel, form, test, selftest.tolerance(form)):
+                return _usable(where, launch)
+    return _native(rows, signs[0].packed.shape[0])
+
+
+def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.array] | None:
+    """The backend's fused merge where it has one that works; base [S, N, K]."""
+    where = backend()
+    if where == "cpu" or mode() in ("reference", "native"):
+        return None
+    merge: Callable[[mx.array, Sign], mx.array] = import_module(f"{__package__}.{where}").merge
+    present = tuple(field is not None for field in sign)
+    test = partial(selftest.merge_error, merge, base.dtype, present)
+    if works(where, "merge", (base.dtype, present), test, selftest.tolerance_of(base.dtype)):
+        return merge
+    return None
