@@ -19,7 +19,7 @@ import mlx.nn as nn
 
 from ..errors import ConfigError, TargetError
 from ..kernels.dispatch import Part, backend
-from .layers import remove_delta, set_delta
+from .layers import join_siblings, remove_delta, set_delta
 from .merge import merge, merge_within_bound
 from .resident import Resident, ResidentTensor
 from .targets import array_shape, arrays, model_count, target_count, target_layers, targets
@@ -205,6 +205,7 @@ def attach(model: nn.Module, resident: Resident, mode: str = "auto") -> nn.Modul
     if _attachment(model) is not state:
         detach(model)
         object.__setattr__(model, _ATTRIBUTE, state)
+        join_siblings(model, state.layers)
     state.commit(resident, plan)
     return model
 

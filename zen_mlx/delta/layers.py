@@ -9,6 +9,7 @@ follows a switch without being traced again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -17,9 +18,11 @@ import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from ..errors import TargetError
-from ..kernels.dispatch import Part, add_parts
+from ..kernels.dispatch import Part, add_parts, add_parts_together
+from .siblings import Siblings, families
 
 DELTA = "_delta"
+_SIBLINGS = "_bitdelta_siblings"
 LINEAR = (nn.Linear, nn.QuantizedLinear)
 SWITCH = (SwitchLinear, QuantizedSwitchLinear)
 
@@ -28,7 +31,16 @@ class BitDeltaLinear(nn.Module):
     """y = base(x) + sum over parts of part(x), in front of nn.Linear or nn.QuantizedLinear; parts have one slot."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        y: mx.array = super().__call__(x)
+        siblings: Siblings | None = self.__dict__.get(_SIBLINGS)
+        if siblings is not None:
+
+            def together(layers: Sequence[Any]) -> list[mx.array]:
+                return add_parts_together(x, [layer[DELTA] for layer in layers], [_base(layer)(x) for layer in layers])
+
+            y = siblings(self, (x,), together)
+            if y is not None:
+                return y
+        y = super().__call__(x)
         return add_parts(x, self[DELTA], y) if self[DELTA] else y
 
 
@@ -40,12 +52,33 @@ class BitDeltaSwitchLinear(nn.Module):
     """
 
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
-        y: mx.array = super().__call__(x, indices, sorted_indices=sorted_indices)
+        siblings: Siblings | None = self.__dict__.get(_SIBLINGS)
+        if siblings is not None:
+
+            def together(layers: Sequence[Any]) -> list[mx.array]:
+                ys = [_base(layer)(x, indices, sorted_indices=sorted_indices) for layer in layers]
+                rows, slots = _expert_rows(x, indices, ys[0])
+                return add_parts_together(rows, [layer[DELTA] for layer in layers], ys, slots)
+
+            y = siblings(self, (x, indices), together)
+            if y is not None:
+                return y
+        y = super().__call__(x, indices, sorted_indices=sorted_indices)
         if not self[DELTA]:
             return y
-        rows = mx.broadcast_to(x, (*y.shape[:-1], x.shape[-1]))
-        slots = mx.broadcast_to(indices[..., None], y.shape[:-1])
+        rows, slots = _expert_rows(x, indices, y)
         return add_parts(rows, self[DELTA], y, slots)
+
+
+def _base(layer: Any) -> Any:
+    """The layer's call without its delta."""
+    return super(_mixin(type(layer)), layer).__call__
+
+
+def _expert_rows(x: mx.array, indices: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
+    """One row of x and one slot id for each row of y."""
+    lead = y.shape[:-1]
+    return mx.broadcast_to(x, (*lead, x.shape[-1])), mx.broadcast_to(indices[..., None], lead)
 
 
 def _refuse_quantizing(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
@@ -54,10 +87,14 @@ def _refuse_quantizing(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
     )
 
 
+def _mixin(base: type[nn.Module]) -> type[nn.Module]:
+    return BitDeltaSwitchLinear if issubclass(base, SWITCH) else BitDeltaLinear
+
+
 @cache
 def delta_class(base: type[nn.Module]) -> type[nn.Module]:
     """The class of a `base` layer that carries a delta: it, its mixin and `base` lead the method resolution order."""
-    mixin = BitDeltaSwitchLinear if issubclass(base, SWITCH) else BitDeltaLinear
+    mixin = _mixin(base)
     members = {"to_quantized": _refuse_quantizing} if hasattr(base, "to_quantized") else {}
     return type(f"BitDelta{base.__name__}", (mixin, base), {"__module__": __name__, **members})
 
@@ -73,6 +110,9 @@ def set_delta(layer: nn.Module, parts: tuple[Part, ...]) -> None:
         kind: Any = type(layer)
         layer.__class__ = delta_class(kind)
     layer[DELTA] = parts
+    siblings: Siblings | None = layer.__dict__.get(_SIBLINGS)
+    if siblings is not None:
+        siblings.forget()
 
 
 def remove_delta(layer: nn.Module) -> None:
@@ -80,3 +120,13 @@ def remove_delta(layer: nn.Module) -> None:
     if DELTA in layer:
         layer.__class__ = base_class(layer)
         del layer[DELTA]
+        layer.__dict__.pop(_SIBLINGS, None)
+
+
+def join_siblings(model: nn.Module, layers: Sequence[nn.Module]) -> None:
+    """Let those of `layers` share launches that `model` calls with one x: q, k and v; gate and up."""
+    for members in families(model, layers):
+        if len({base_class(layer) in SWITCH for layer in members}) == 1:
+            siblings = Siblings(members)
+            for layer in members:
+                object.__setattr__(layer, _SIBLINGS, siblings)
