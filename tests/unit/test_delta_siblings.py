@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
-from collections.abc import Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -67,7 +66,7 @@ def resident(model: nn.Module, seed: int = 0, scale: str = "row") -> Resident:
 
 
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of projections of every launch made."""
     seen: list[int] = []
     plain = dispatch.run
@@ -77,7 +76,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return plain(launch, x, signs, y_bases, slots)
 
     monkeypatch.setattr(dispatch, "run", counted)
-    yield seen
+    return seen
 
 
 def same(a: mx.array, b: mx.array) -> None:

@@ -47,6 +47,11 @@ def report(error: BaseException, as_json: bool) -> int:
     return _say(_unexpected(error), text, "set ZEN_DEBUG=1 for the traceback", FAILED, as_json)
 
 
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Say a warning in one line, without the place in the code that it came from."""
+    sys.stderr.write(f"zen: warning: {_plain(str(message))}\n")
+
+
 def _say(document: dict[str, Any], text: str, hint: str | None, code: int, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"error": document}, ensure_ascii=False) + "\n")

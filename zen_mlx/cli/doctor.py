@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ._options import AsJson
 _SLOW_GFLOPS = 30.0
 _TIMEOUT_S = 3.0
 _LARGEST_ERROR = 1e-4
+_MLX = "MLX's own operations"
+_INSTALL_NUMBA = 'pip install "zen-mlx[cpu]" brings it'
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -47,7 +50,7 @@ def examine() -> dict[str, Any]:
     return {
         "machine": _machine(),
         "versions": {name: version(name) for name in ("zen-mlx", "mlx", "mlx-lm", "transformers", "numpy")},
-        "backend": _backend(problems),
+        "backend": _backend(problems, advice),
         "blas": _blas(advice),
         "memory": _memory(advice),
         "store": _store(problems),
@@ -68,18 +71,26 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _backend(problems: list[str]) -> dict[str, Any]:
+def _backend(problems: list[str], advice: list[str]) -> dict[str, Any]:
     import mlx.core as mx
 
-    from ..kernels.dispatch import backend
+    from ..kernels import choice
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", choice.KernelFallbackWarning)
+        uses = [use._asdict() for use in choice.survey()]
+    for use in uses:
+        if use["error"] is None and use["reason"] and "installed" in use["reason"]:
+            advice.append(f"the kernel {use['kernel']} is not used: {use['reason']}; {_INSTALL_NUMBA}")
+        elif use["kernel"] != _MLX and use["reason"]:
+            problems.append(f"the kernel {use['kernel']} does not work here: {use['reason']}")
     error = _kernel_error()
     if not error <= _LARGEST_ERROR:
         problems.append(f"the sign product is wrong on this machine: relative error {error:.1e}")
     return {
-        "name": backend(),
+        "name": choice.backend(),
         "device": str(mx.default_device()),
-        "kernels": "MLX's own operations",
+        "kernels": uses,
         "self_test_error": error,
     }
 
@@ -104,6 +115,16 @@ def _kernel_error() -> float:
         )
         worst = max(worst, float(np.abs(np.array(y) - wanted).max() / np.abs(wanted).max()))
     return worst
+
+
+def _rows(use: dict[str, Any]) -> str:
+    """One use of a kernel in words: `select up to 32 rows`."""
+    first, last, name = use["first_row"], use["last_row"], use["kernel"]
+    if use["reason"] and name != _MLX:
+        name = f"{_MLX}, not {name},"
+    if first == 1:
+        return name if last is None else f"{name} for {'one row' if last == 1 else f'up to {last} rows'}"
+    return f"{name} from {first} rows" if last is None else f"{name} up to {last}"
 
 
 def _blas(advice: list[str]) -> dict[str, Any]:
@@ -196,7 +217,8 @@ def _print(report: dict[str, Any]) -> None:
         ("machine", f"{machine['system']}, {machine['architecture']}, {machine['cpus']} CPUs"),
         ("python", f"{machine['python']}  {machine['executable']}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in report["versions"].items())),
-        ("backend", f"{backend['name']} ({backend['device']}), kernels: {backend['kernels']}"),
+        ("backend", f"{backend['name']} ({backend['device']})"),
+        ("kernels", "; ".join(_rows(use) for use in backend["kernels"])),
         ("self-test", f"sign product, relative error {backend['self_test_error']:.0e}"),
         ("BLAS", f"{blas_name}: {blas['gflops']:.0f} GFLOP/s ({blas['reason']})"),
         ("memory", f"{_view.size(memory['total_bytes'])}{free}"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
-from . import _errors, chat, compress, demo, doctor, evaluate, generate, inspect, models, profile, train
+from . import _errors, bench, chat, compress, demo, doctor, evaluate, generate, inspect, models, profile, train
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
 
@@ -54,6 +55,7 @@ app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("compress")(compress.compress)
 app.command("eval")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.add_typer(profile.app, name="profile")
 app.add_typer(models.app, name="models")
@@ -66,6 +68,7 @@ def run() -> None:
 
 def main(args: list[str]) -> int:
     """Run one command line and return its exit code; every exception becomes text here."""
+    warnings.showwarning = _errors.show_warning
     as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
     try:
         command = typer.main.get_command(app)

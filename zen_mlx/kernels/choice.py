@@ -199,3 +199,34 @@ def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.ar
     if works(where, "merge", (base.dtype, present), test, selftest.tolerance_of(base.dtype)):
         return merge
     return None
+
+
+class Use(NamedTuple):
+    """One line of the table as it stands here: `kernel` is ours if `error` is known, else why MLX's operations run."""
+
+    first_row: int
+    last_row: int | None
+    kernel: str
+    error: float | None
+    reason: str | None
+
+
+def survey() -> list[Use]:
+    """What computes x of how many rows on this machine, every kernel checked in f32 with row and column scales."""
+    where, wanted = backend(), mode()
+    form = selftest.Variant(mx.float32, mx.float32, True, True, 0, False, 1)
+    uses: list[Use] = []
+    first = 1
+    for name, last in () if wanted in ("reference", "native") else routes(where):
+        launch = kernels(where).get(name)
+        if launch is None:
+            uses.append(Use(first, last, name, None, "what it needs is not installed"))
+        else:
+            works(where, name, form, partial(selftest.error, launch, form), selftest.tolerance(form))
+            outcome = _checks[where, name, form]
+            uses.append(Use(first, last, name, outcome.error, outcome.reason))
+        if last is None:
+            return uses
+        first = last + 1
+    reason = f"ZEN_KERNELS={wanted}" if first == 1 else None
+    return [*uses, Use(first, None, "MLX's own operations", None, reason)]
