@@ -25,6 +25,7 @@ def _launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(choice, "kernels", lambda where: {"select": opaque})
     monkeypatch.setattr(choice, "_checks", {})
+    monkeypatch.setattr(choice, "_chosen", {})
 
 
 class Case:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import mlx.core as mx
 import numpy as np
@@ -17,11 +18,15 @@ N, K = 12, 100
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(choice, "_checks", {})
     monkeypatch.setattr(choice, "_warned", set())
+    monkeypatch.setattr(choice, "_chosen", {})
     monkeypatch.delenv("ZEN_KERNELS", raising=False)
     monkeypatch.delenv("ZEN_KERNEL_ROWS", raising=False)
+    choice.settings.cache_clear()
+    yield
+    choice.settings.cache_clear()
 
 
 class Kernel:
@@ -41,7 +46,6 @@ class Kernel:
 def use(monkeypatch: pytest.MonkeyPatch, kernel: Launch, most_rows: int | None = 4) -> None:
     monkeypatch.setattr(choice, "kernels", lambda where: {"select": kernel})
     monkeypatch.setattr(choice, "ROUTES", {**choice.ROUTES, "cpu": (Route("select", most_rows),)})
-    choice._routes.cache_clear()
 
 
 def sign(seed: int = 0) -> Sign:

@@ -3,7 +3,7 @@
 A kernel of ours runs only after its self-test has passed in this process. What it fails, or a backend lacks, MLX's own
 operations compute, and a warning says so once and why. `ZEN_KERNELS` is for people who must know: `reference` unpacks
 and multiplies, `native` takes MLX's own operations, `custom` makes a failing kernel an error; unset is `auto`.
-`ZEN_KERNEL_ROWS=select=64,wide=8` moves the thresholds.
+`ZEN_KERNEL_ROWS=select=64,wide=8` moves the thresholds. Both are read once.
 """
 
 from __future__ import annotations
@@ -56,34 +56,38 @@ def backend() -> str:
     return "metal" if mx.metal.is_available() else "cuda"
 
 
-def mode() -> str:
-    """`ZEN_KERNELS`, or auto. ConfigError for another word."""
-    found = os.environ.get("ZEN_KERNELS", "") or "auto"
-    if found not in MODES:
-        raise ConfigError("unknown choice of kernels", field="ZEN_KERNELS", expected=", ".join(MODES), found=found)
-    return found
+class Settings(NamedTuple):
+    """What the environment says, read once per process."""
 
-
-def routes(where: str) -> tuple[Route, ...]:
-    """The table of `where` with the thresholds of `ZEN_KERNEL_ROWS`. ConfigError where that cannot be read."""
-    return _routes(where, os.environ.get("ZEN_KERNEL_ROWS", ""))
+    mode: str
+    rows: Mapping[str, int]
 
 
 @cache
-def _routes(where: str, text: str) -> tuple[Route, ...]:
+def settings() -> Settings:
+    """`ZEN_KERNELS` and `ZEN_KERNEL_ROWS`. ConfigError where they cannot be read."""
+    mode = os.environ.get("ZEN_KERNELS", "") or "auto"
+    if mode not in MODES:
+        raise ConfigError("unknown choice of kernels", field="ZEN_KERNELS", expected=", ".join(MODES), found=mode)
     moved: dict[str, int] = {}
-    names = [route.kernel for table in ROUTES.values() for route in table]
-    for item in filter(None, text.split(",")):
+    names = list(dict.fromkeys(route.kernel for table in ROUTES.values() for route in table))
+    for item in filter(None, os.environ.get("ZEN_KERNEL_ROWS", "").split(",")):
         name, _, rows = item.partition("=")
         if name not in names or not rows.isdecimal():
             raise ConfigError(
                 "a threshold cannot be read",
                 field="ZEN_KERNEL_ROWS",
-                expected=f"KERNEL=ROWS,... with a kernel of {', '.join(dict.fromkeys(names))}",
+                expected=f"KERNEL=ROWS,... with a kernel of {', '.join(names)}",
                 found=item,
             )
         moved[name] = int(rows)
-    return tuple(Route(r.kernel, moved.get(r.kernel, r.most_rows)) for r in ROUTES[where])
+    return Settings(mode, moved)
+
+
+def routes(where: str) -> tuple[Route, ...]:
+    """The table of `where`, with the thresholds that were asked for."""
+    moved = settings().rows
+    return tuple(Route(name, moved.get(name, most)) for name, most in ROUTES[where])
 
 
 @cache
@@ -140,7 +144,7 @@ def works(where: str, name: str, variant: Hashable, error: Callable[[], float], 
             _checks[key] = Check(name, variant, found, reason)
     outcome = _checks[key]
     if outcome.reason is not None:
-        if mode() == "custom":
+        if settings().mode == "custom":
             raise KernelError(
                 f"the {where} kernel {name} does not work here: {outcome.reason}", hint="unset ZEN_KERNELS"
             )
@@ -172,26 +176,37 @@ def _usable(where: str, launch: Launch) -> Launch:
     return differentiable(launch_or_trace if where == "cpu" else launch, _twin(where))
 
 
+_chosen: dict[Hashable, Launch] = {}
+
+
 def choose(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None) -> Launch:
     """The launch for these operands; x [M, K]."""
-    wanted, where, rows = mode(), backend(), x.shape[0]
-    if wanted == "reference":
+    form = selftest.variant(x, signs, y_bases, slots)
+    key = (backend(), x.shape[0], signs[0].packed.shape[0], form)
+    launch = _chosen.get(key)
+    if launch is None:
+        launch = _chosen[key] = _choose(*key)
+    return launch
+
+
+def _choose(where: str, rows: int, slots: int, form: selftest.Variant) -> Launch:
+    mode = settings().mode
+    if mode == "reference":
         return reference.launch
-    if wanted != "native":
-        route = next((r for r in routes(where) if r.most_rows is None or rows <= r.most_rows), None)
-        launch = None if route is None else kernels(where).get(route.kernel)
-        if route is not None and launch is not None:
-            form = selftest.variant(x, signs, y_bases, slots)
+    route = next((r for r in routes(where) if r.most_rows is None or rows <= r.most_rows), None)
+    if route is not None and mode != "native":
+        launch = kernels(where).get(route.kernel)
+        if launch is not None:
             test = partial(selftest.error, launch, form)
             if works(where, route.kernel, form, test, selftest.tolerance(form)):
                 return _usable(where, launch)
-    return _native(rows, signs[0].packed.shape[0])
+    return _native(rows, slots)
 
 
 def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.array] | None:
     """The backend's fused merge where it has one that works; base [S, N, K]."""
     where = backend()
-    if where == "cpu" or mode() in ("reference", "native"):
+    if where == "cpu" or settings().mode in ("reference", "native"):
         return None
     merge: Callable[[mx.array, Sign], mx.array] = import_module(f"{__package__}.{where}").merge
     present = tuple(field is not None for field in sign)
@@ -213,7 +228,7 @@ class Use(NamedTuple):
 
 def survey() -> list[Use]:
     """What computes x of how many rows on this machine, every kernel checked in f32 with row and column scales."""
-    where, wanted = backend(), mode()
+    where, wanted = backend(), settings().mode
     form = selftest.Variant(mx.float32, mx.float32, True, True, 0, False, 1)
     uses: list[Use] = []
     first = 1
