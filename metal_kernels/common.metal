@@ -6,10 +6,10 @@
 // One word (32 signs) against 32 values of x. With b the bit, sum (2b - 1) x = sum 2b x - sum x. An AND of the word
 // with 0x4000_4000 is, read as half2, {0 or 2, 0 or 2}: two weights in one instruction, and an f32 fma takes a half
 // operand as it is. Bits 13, 12 and 11 are 2^-7, 2^-11 and 2^-13 as halves (normal numbers, so no rule about
-// denormals matters), which x's scaling by 2^8, 2^12 and 2^14 undoes exactly. So a word costs 4 shifts, 16 ANDs, 32 fma
-// and 8 adds for each row: 1.9 instructions a weight, a third of them on the integer pipe. Select-add (AND,
-// compare-select, add) costs 3, sign-xor (shift, AND, xor, add) 4, and at full bandwidth an M4 Max has about 1.9
-// instructions a weight to spend.
+// denormals matters), which scaling x by 2^8, 2^12 and 2^14 undoes exactly. So a word costs 4 shifts, 16 ANDs, 32 fma
+// and 8 adds for each row: 1.9 instructions a weight, a third of them integer ones, which M3 and later issue beside the
+// others. Preparing x adds 2 to 3 a value, shared by the rows. Select-add (AND, compare-select, add) is 3 a weight,
+// sign-xor (shift, AND, xor, add) 4, and an M4 Max at full bandwidth has time for about 1.9.
 // The subtracted sums are over 4 values, so that a large mean of x never makes a large partial sum.
 
 #define ZEN_UNROLL _Pragma("clang loop unroll(full)")
