@@ -1,0 +1,70 @@
+"""The kernels' fixtures, and the table kernel x dtype x scale x backend at the end of a run."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `parity`, `metal_emulator`, `cuda_emulator`
+
+from parity import backends
+from parity.cases import DTYPES, MATMULS, MERGES, SCALES
+
+Cell = tuple[str, str, str, str]  # backend as it ran, kernel, dtype, scale
+PASSED: pytest.StashKey[Counter[Cell]] = pytest.StashKey()
+_config: list[pytest.Config] = []
+
+
+@pytest.fixture(scope="module")
+def use() -> Iterator[Callable[[str, bool], backends.Kernels]]:
+    """use(backend, hardware) -> its kernels, patched in once a module; skips the test where they cannot run."""
+    with ExitStack() as stack:
+        found: dict[tuple[str, bool], backends.Kernels] = {}
+
+        def use(backend: str, hardware: bool = False) -> backends.Kernels:
+            reason = backends.missing(backend, hardware)
+            if reason is not None:
+                pytest.skip(f"{backend}: {reason}")
+            if (backend, hardware) not in found:
+                found[backend, hardware] = stack.enter_context(backends.kernels(backend, hardware))
+            return found[backend, hardware]
+
+        yield use
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[PASSED] = Counter()
+    _config.append(config)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed:
+        for name, value in report.user_properties:
+            if name == "cell":
+                _config[-1].stash[PASSED][value] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    passed = config.stash[PASSED]
+    if not passed:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("parity: cases that passed, f32/f16/bf16")
+    kernels = [(way, name) for way in ("here", "hardware") for name in (*MATMULS, *MERGES)]
+    rows = [key for key in kernels if any(cell[:2] == key for cell in passed)]
+    width = max(len(scale) for scale in SCALES) + 1
+    write(f"{'':30}" + "".join(f"{scale:>{width}}" for scale in SCALES))
+    for way, name in rows:
+        counts = ["/".join(str(passed[way, name, d, s]) for d in DTYPES) for s in SCALES]
+        backend = name.partition(".")[0]
+        label = name if backend not in backends.GPUS else f"{name} ({'emulated' if way == 'here' else way})"
+        write(f"{label:30}" + "".join(f"{count:>{width}}" for count in counts))
+    ran = {name for _, name in rows}
+    absent = [name for name in (*MATMULS, *MERGES) if name not in ran]
+    if absent:
+        write(f"not run: {', '.join(absent)}")

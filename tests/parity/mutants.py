@@ -1,0 +1,110 @@
+"""Broken kernels: one substitution in a kernel's text each, which the parity suite must notice.
+
+A mutant of a GPU kernel changes the text that reaches the constructor; one of a Python kernel changes its module's.
+A substitution that matches nothing is an AssertionError: the kernel was rewritten, and its mutants must follow.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from . import backends
+from .cases import Case
+from .operands import generator
+
+
+class Mutant(NamedTuple):
+    """`kernel` with every `old` in its text replaced by `new`; `fault` says what that breaks."""
+
+    kernel: str
+    fault: str
+    old: str
+    new: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.kernel}-{self.fault.replace(' ', '_')}"
+
+
+MUTANTS = (
+    Mutant("reference.unpack", "lost tail", "return signs.reshape(*packed.shape[:-1], -1)[..., :k]",
+           "return (signs.reshape(*packed.shape[:-1], -1) * (mx.arange(packed.shape[-1] * 32) < k // 32 * 32))[..., :k]"),
+    Mutant("reference.unpack", "flipped sign", "(bits * 2 - 1)", "(1 - bits * 2)"),
+    Mutant("reference.unpack", "wrong slot", "rhs_indices=slots)[:, 0]", "rhs_indices=slots[::-1])[:, 0]"),
+    Mutant("reference.quantized", "lost tail", "y = mx.gather_qmm(x[:, None]",
+           "y = mx.gather_qmm((x * (mx.arange(x.shape[-1]) < k // 32 * 32))[:, None]"),
+    Mutant("reference.quantized", "flipped sign", "return 2 * half, -half, group", "return -2 * half, half, group"),
+    Mutant("reference.quantized", "wrong slot", "rhs_indices=slots, transpose", "rhs_indices=slots[::-1], transpose"),
+    Mutant("cpu.select", "wrong lane", "32)), ir.Constant(_I64, first))", "32)), ir.Constant(_I64, first ^ _LANES))"),
+    Mutant("cpu.select", "lost tail", "np.multiply(x, col[ids], out=xs[:, : x.shape[1]])",
+           "np.multiply(x, col[ids], out=xs[:, : x.shape[1]]); xs[:, x.shape[1] // 32 * 32 :] = 0"),
+    Mutant("cpu.select", "flipped sign", "_INTS), _SIGN_BITS) for p in blocks",
+           "_INTS), ir.Constant(_INTS, [0] * _LANES)) for p in blocks"),
+    Mutant("cpu.select", "wrong row", "order[first + min(1, count - 1)]", "order[first]"),
+)  # fmt: skip
+
+
+def shape(kernel: str, dtype: str = "f32") -> Case:
+    """The shape that every mutant must fail on: partial tiles and words, several slots, both scales."""
+    return Case(kernel, dtype, "rowcol", "unsorted", 100, 9, 13, "same", "contiguous", 2, "random", "normal", 1)
+
+
+def merge_base(s: int, n: int, k: int, dtype: mx.Dtype) -> mx.array:
+    """[S, N, K] of N(0, 1)."""
+    return mx.array(generator("merge", s, n, k).standard_normal((s, n, k)).astype(np.float32)).astype(dtype)
+
+
+def _substituted(mutant: Mutant, matched: list[int]) -> Callable[[backends.Constructor], backends.Constructor]:
+    def wrap(made: backends.Constructor) -> backends.Constructor:
+        def construct(*args: Any, **kwargs: Any) -> Callable[..., list[mx.array]]:
+            given = dict(zip(("name", "input_names", "output_names", "source", "header"), args, strict=False)) | kwargs
+            for field in ("source", "header"):
+                text = given.get(field, "")
+                matched.append(text.count(mutant.old))
+                given[field] = text.replace(mutant.old, mutant.new)
+            return made(**given)
+
+        return construct
+
+    return wrap
+
+
+@contextmanager
+def mutated(mutant: Mutant, folder: Path) -> Iterator[backends.Kernels]:
+    """The backend's kernels with the fault in; `folder` is for a module's text."""
+    backend = mutant.kernel.partition(".")[0]
+    if backend in backends.GPUS:
+        matched: list[int] = []
+        with backends.kernels(backend, wrap=_substituted(mutant, matched)) as found:
+            yield found
+        assert sum(matched), f"{mutant.old!r} is not in the text of {mutant.kernel}"
+        return
+    names = [backend, "cpu_select"] if backend == "cpu" else [backend]
+    modules = {name: import_module(f"zen_mlx.kernels.{name}") for name in names}
+    texts = {name: inspect.getsource(module) for name, module in modules.items()}
+    (home,) = (name for name, text in texts.items() if mutant.old in text)
+    path = folder / f"mutant_{home}.py"
+    path.write_text(texts[home].replace(mutant.old, mutant.new))
+    spec = importlib.util.spec_from_file_location(f"zen_mlx.kernels.mutant_{home}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    broken: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(broken)
+    if backend == "reference":
+        yield backends.reference_kernels(broken)
+    elif home == "cpu":
+        yield backends.Kernels(broken.KERNELS)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(modules["cpu"], home, broken)
+            yield backends.Kernels(modules["cpu"].KERNELS)

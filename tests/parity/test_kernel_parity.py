@@ -1,0 +1,102 @@
+"""Every kernel of every backend against float64, on one set of cases; `oracle` derives the tolerance.
+
+`-m metal` and `-m cuda` run the same cases on hardware; the default run emulates both.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from parity import backends, oracle
+from parity.cases import CLASSES, DTYPES, FACTORS, MATMULS, MERGES, PAIRED, SCALES, Case, covering, sample, shown, valid
+from parity.cases import values as values_of
+from parity.operands import DTYPES as MLX_DTYPES
+from parity.operands import generator, make_sign, operands
+
+from zen_mlx.kernels import dispatch
+
+
+def params(cases: tuple[Case, ...], *marks: pytest.MarkDecorator) -> list:
+    return [
+        pytest.param(case, hardware, marks=(*marks, *own), id=prefix + case.id)
+        for case in cases
+        for hardware, prefix, own in backends.places(case.kernel)
+    ]
+
+
+def cell(record_property, hardware: bool, kernel: str, dtype: str, scale: str) -> None:
+    record_property("cell", ("hardware" if hardware else "here", kernel, dtype, scale))
+
+
+def run_case(case: Case, hardware: bool, use, record_property) -> None:
+    backend, name = case.kernel.split(".")
+    launch = use(backend, hardware).launch[name]
+    data = operands(case)
+    oracle.check(data, dispatch.run(launch, *data))
+    cell(record_property, hardware, case.kernel, case.dtype, case.scale)
+
+
+@pytest.mark.parametrize(("case", "hardware"), params(covering()))
+def test_case(case: Case, hardware: bool, use, record_property) -> None:
+    run_case(case, hardware, use, record_property)
+
+
+@pytest.mark.parametrize(("case", "hardware"), params(sample(1350), pytest.mark.slow))
+def test_full_product(case: Case, hardware: bool, use, record_property) -> None:
+    run_case(case, hardware, use, record_property)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@backends.on_every(*MERGES)
+def test_merge(kernel: str, dtype: str, scale: str, hardware: bool, use, record_property) -> None:
+    """merge == base + delta bit for bit, delta and the sum in f32 as `reference.sign_dense` forms them."""
+    merge = use(kernel.partition(".")[0], hardware).merge
+    rng = generator("merge", dtype, scale)
+    for s, n, k in ((1, 3, 288), (3, 9, 100), (2, 1, 544)):
+        sign = make_sign(rng, scale, "random", s, n, k)
+        base = mx.array(rng.standard_normal((s, n, k)).astype(np.float32)).astype(MLX_DTYPES[dtype])
+        kept = oracle.as_f32(base)
+        found = merge(base, sign)
+        assert found.dtype == base.dtype
+        np.testing.assert_array_equal(oracle.as_f32(found), oracle.merged(kept, sign, base.dtype))
+        np.testing.assert_array_equal(oracle.as_f32(base), kept)
+    cell(record_property, hardware, kernel, dtype, scale)
+
+
+def test_covering_set_is_what_it_claims() -> None:
+    """Every possible pair of values of two factors, K, N and M by class; every K, N and M with every kernel."""
+    found: set[tuple] = {each for case in covering() for each in shown(case)}
+    assert all(valid(case._asdict()) for case in covering())
+    sized = ("k", "n", "m", "scale", "index", "ndim")  # the factors that restrict one another
+    possible: set[tuple] = set()
+    for combination in itertools.product(*(FACTORS[name] for name in sized)):
+        c = dict(zip(sized, combination, strict=True))
+        if valid(c):
+            c |= {name: classify(c[factor]) for name, (factor, classify) in CLASSES.items()}
+            own = [name for name in PAIRED if name in c]
+            possible |= {(a, c[a], b, c[b]) for a, b in itertools.combinations(own, 2)}
+            possible |= {(size, c[size]) for size in ("k", "n", "m")}
+    assert {(size, value) for size in ("k", "n", "m") for value in FACTORS[size]} <= possible
+    restricted = {*sized, *CLASSES}
+    for a, b in itertools.combinations(PAIRED, 2):
+        for va, vb in itertools.product(values_of(a), values_of(b)):
+            if not {a, b} <= restricted or (a, va, b, vb) in possible:
+                assert (a, va, b, vb) in found
+    for kernel, size in itertools.product(MATMULS, ("k", "n", "m")):
+        assert all(("kernel", kernel, size, value) in found for value in FACTORS[size])
+
+
+def test_sizes_of_the_covering_set() -> None:
+    assert 300 <= len(covering()) + len(MERGES) * len(DTYPES) * len(SCALES) <= 400
+    assert len({case.id for case in covering()}) == len(covering())
+
+
+def test_table_has_no_hole() -> None:
+    """Every kernel meets every dtype with every scale kind."""
+    table = Counter((case.kernel, case.dtype, case.scale) for case in covering())
+    assert all(table[each] for each in itertools.product(MATMULS, DTYPES, SCALES))
