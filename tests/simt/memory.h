@@ -143,6 +143,7 @@ struct shared_arena {
   static constexpr std::size_t capacity = 256 * 1024;
   static constexpr unsigned most = 64;
   std::size_t limit = 32 * 1024, used = 0;
+  std::size_t gap = 0;  // bytes left free behind each, where an address alone must tell which it is in
   std::uint32_t group_number = 0;
   unsigned count = 0, id[most];
   buffer declared[most];
@@ -160,10 +161,11 @@ inline buffer* shared(unsigned id, const char* name, std::size_t bytes, std::siz
     if (arena.id[i] == id) return &arena.declared[i];
   if (alignment < 16) alignment = 16;
   const std::size_t offset = (arena.used + alignment - 1) / alignment * alignment;
-  arena.used = offset + bytes;
+  arena.used = offset + bytes + arena.gap;
   if (arena.count == shared_arena::most) fail({}, "more than %u declarations of shared memory", shared_arena::most);
-  if (arena.used > arena.limit || arena.used > shared_arena::capacity)
-    fail({}, "%zu bytes of threadgroup memory with '%s', more than the limit of %zu", arena.used, name, arena.limit);
+  const std::size_t total = arena.used - (arena.count + 1) * arena.gap;
+  if (total > arena.limit || arena.used > shared_arena::capacity)
+    fail({}, "%zu bytes of threadgroup memory with '%s', more than the limit of %zu", total, name, arena.limit);
   const unsigned i = arena.count++;
   buffer& b = arena.declared[i];
   const bool fits = b.cells && arena.id[i] == id && b.bytes == bytes && b.unit <= unit;
