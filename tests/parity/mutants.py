@@ -51,6 +51,22 @@ MUTANTS = (
     Mutant("cpu.select", "flipped sign", "_INTS), _SIGN_BITS) for p in blocks",
            "_INTS), ir.Constant(_INTS, [0] * _LANES)) for p in blocks"),
     Mutant("cpu.select", "wrong row", "order[first + min(1, count - 1)]", "order[first]"),
+    Mutant("metal.matvec", "wrong lane", "lane == uint(r) ? total", "lane == uint(r ^ 1) ? total"),
+    Mutant("metal.matvec", "lost tail", "if (full < shape.W && lane == full % 32)", "if (full > shape.W)"),
+    Mutant("metal.matvec", "flipped sign", "fma(scale[r], sign_dot(", "fma(-scale[r], sign_dot("),
+    Mutant("metal.matvec", "wrong slot", "const int slot = slots[m];", "const int slot = slots[m / 2];"),
+    Mutant("metal.wide", "lost tail", "if (full < shape.W && lane == full % 32)", "if (full > shape.W)"),
+    Mutant("metal.wide", "flipped sign", "fma(scale[r], sign_dot(", "fma(-scale[r], sign_dot("),
+    Mutant("metal.wide", "wrong row", "lane == uint(i * ROWS + r) ?", "lane == uint(i * ROWS + (r ^ 1)) ?"),
+    Mutant("metal.wide", "wrong slot", "members |= slot[i] == current", "members |= slot[i] >= 0"),
+    Mutant("metal.matmul", "flipped sign", "(1u << i) ? scale : -scale", "(1u << i) ? -scale : scale"),
+    Mutant("metal.matmul", "lost tail", "word < shape.W; word++", "word < shape.K / 32; word++"),
+    Mutant("metal.matmul", "wrong lane", "(1u << i) ? scale : -scale", "(1u << (i ^ 1)) ? scale : -scale"),
+    Mutant("metal.matmul", "wrong slot", "if (ids[local] == slot)", "if (ids[local] >= 0)"),
+    Mutant("metal.merge", "wrong slot", "ulong(n / shape.N) * shape.K", "ulong(n % 1) * shape.K"),
+    Mutant("metal.merge", "lost tail", "if (FULL || i < count)", "if (FULL)"),
+    Mutant("metal.merge", "flipped sign", "(1u << i) ? scale : -scale", "(1u << i) ? -scale : scale"),
+    Mutant("metal.merge", "wrong lane", "(1u << i) ? scale : -scale", "(1u << (i ^ 1)) ? scale : -scale"),
 )  # fmt: skip
 
 

@@ -100,16 +100,22 @@ def naive_error(
     return max(float(np.abs(y - truth).max(initial=0)) for y in worst)
 
 
-def merged(base: np.ndarray, sign: Sign, dtype: mx.Dtype) -> np.ndarray:
-    """base + sign * block * row * col in f32, multiplied from left to right, rounded once to dtype: f32 [S, N, K]."""
-    k = base.shape[-1]
-    packed = np.array(sign.packed)
-    delta = np.stack([signs_of(packed[slot], k) * _block(sign, slot, k) for slot in range(len(packed))])
+def check_merge(base: np.ndarray, sign: Sign, found: mx.array) -> None:
+    """AssertionError unless found == base + (row * block * sign) * col bit for bit, in f32 and then rounded once.
+
+    base f32 [S, N, K] with values of found's dtype. The last product and the sum may be fused (one f32 rounding) or
+    not (two): compilers of GPU code decide that, and either is the better one at some elements.
+    """
+    k, packed = base.shape[-1], np.array(sign.packed)
+    scale = np.stack([signs_of(packed[slot], k) * _block(sign, slot, k) for slot in range(len(packed))])
     if sign.row is not None:
-        delta = delta * as_f32(sign.row)[..., None]
-    if sign.col is not None:
-        delta = delta * as_f32(sign.col)[:, None]
-    return round_to(base + delta, dtype)
+        scale = scale * as_f32(sign.row)[..., None]
+    col = np.float32(1) if sign.col is None else as_f32(sign.col)[:, None]
+    fused = (scale.astype(np.float64) * col + base).astype(np.float32)
+    bits = as_f32(found)
+    assert bits.shape == base.shape
+    wrong = (bits != round_to(base + scale * col, found.dtype)) & (bits != round_to(fused, found.dtype))
+    assert not wrong.any(), f"{int(wrong.sum())} of {wrong.size} elements, first at {np.argwhere(wrong)[0].tolist()}"
 
 
 def check(data: Operands, ys: list[mx.array]) -> float:
