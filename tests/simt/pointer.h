@@ -32,6 +32,7 @@ using plain_t = std::decay_t<decltype(plain(std::declval<const std::decay_t<T>&>
 
 template <class Space, class T>
 struct ref_base {
+  using value_type = T;
   T* address;
   buffer* in;
 
@@ -56,19 +57,19 @@ struct ref_base {
   pointer<Space, T> operator&() const { return {address, in}; }
 };
 
-#define SIMT_ASSIGNMENTS(Ref)                       \
-  template <class U>                                \
-  const Ref& operator=(const U& value) const {      \
-    const T converted = plain(value);               \
-    this->store(converted);                         \
-    return *this;                                   \
-  }                                                 \
-  const Ref& operator=(const Ref& other) const {    \
-    this->store(other.load());                      \
-    return *this;                                   \
-  }                                                 \
-  Ref(const Ref&) = default;                        \
-  Ref(T* address, buffer* in) : ref_base<Space, T>{address, in} {}
+#define SIMT_ASSIGNMENTS(Ref)                     \
+  template <class U>                              \
+  const Ref& operator=(const U& value) const {    \
+    const typename Ref::value_type converted = plain(value); \
+    this->store(converted);                       \
+    return *this;                                 \
+  }                                               \
+  const Ref& operator=(const Ref& other) const {  \
+    this->store(other.load());                    \
+    return *this;                                 \
+  }                                               \
+  Ref(const Ref&) = default;                      \
+  Ref(typename Ref::value_type* address, buffer* in) : Ref::ref_base{address, in} {}
 
 template <class Space, class T>
 struct ref : ref_base<Space, T> {
@@ -140,52 +141,58 @@ struct value_taker {
 };
 inline constexpr value_taker take_value{};
 
-// Space::shared: it is threadgroup memory, where what is read may change under a reference.
-template <class Space, class T>
-struct pointer {
-  using element = std::remove_all_extents_t<T>;
-  T* address = nullptr;
+struct pointer_storage {
+  const volatile void* raw = nullptr;
   buffer* in = nullptr;
+};
+
+// Space::shared: it is threadgroup memory, where what is read may change under a reference.
+// A pointer to T derives from one to const T, so that a function template that takes `const T*` deduces T.
+template <class Space, class T>
+struct pointer : std::conditional_t<std::is_const_v<T>, pointer_storage, pointer<Space, const T>> {
+  using base = std::conditional_t<std::is_const_v<T>, pointer_storage, pointer<Space, const T>>;
+  using base::in;
+  using base::raw;
+  using element = std::remove_all_extents_t<T>;
 
   pointer() = default;
   pointer(std::nullptr_t) {}
-  pointer(T* address, buffer* in) : address(address), in(in) {}
-  template <class U, std::enable_if_t<std::is_same_v<const U, T> && !std::is_const_v<U>, int> = 0>
-  pointer(const pointer<Space, U>& other) : address(other.address), in(other.in) {}
+  pointer(T* address, buffer* in) : base{address, in} {}
   template <class U, std::enable_if_t<!std::is_same_v<const U, T> && !std::is_same_v<U, T>, int> = 0>
-  explicit pointer(const pointer<Space, U>& other) : address((T*)other.address), in(other.in) {
+  explicit pointer(const pointer<Space, U>& other) : base{(T*)other.raw, other.in} {
     static_assert(std::is_const_v<T> || !std::is_const_v<U>, "a cast that takes `const` away");
     if (in) in->refine(sizeof(element) < 4 ? sizeof(element) : 4);
   }
   template <class Other, class U, std::enable_if_t<!std::is_same_v<Other, Space>, int> = 0>
   pointer(const pointer<Other, U>&) = delete;  // another address space
 
+  T* address() const { return (T*)raw; }
   decltype(auto) operator[](std::ptrdiff_t i) const {
+    T* const at = moved(i);
     if constexpr (std::is_array_v<T>) {
       using row = std::remove_extent_t<T>;
-      return pointer<Space, row>(reinterpret_cast<row*>(address + i), in);
+      return pointer<Space, row>(reinterpret_cast<row*>(at), in);
     } else if constexpr (!std::is_const_v<T>) {
-      return ref<Space, T>(address + i, in);
+      return ref<Space, T>(at, in);
     } else if constexpr (Space::shared) {
-      check_read(in, address + i, sizeof(T), alignof(T));
-      return std::remove_const_t<T>(address[i]);
+      check_read(in, at, sizeof(T), alignof(T));
+      return std::remove_const_t<T>(*at);
     } else {
-      check_read(in, address + i, sizeof(T), alignof(T));
-      return (address[i]);
+      check_read(in, at, sizeof(T), alignof(T));
+      return (*at);
     }
   }
   decltype(auto) operator*() const { return (*this)[0]; }
-  template <class U = T>
-  const U* operator->() const {
-    check_read(in, address, sizeof(T), alignof(T));
-    return address;
+  const T* operator->() const {
+    check_read(in, address(), sizeof(T), alignof(T));
+    return address();
   }
-  explicit operator bool() const { return address != nullptr; }
+  explicit operator bool() const { return raw != nullptr; }
 
   pointer operator+(std::ptrdiff_t n) const { return {moved(n), in}; }
   friend pointer operator+(std::ptrdiff_t n, pointer p) { return p + n; }
   pointer operator-(std::ptrdiff_t n) const { return {moved(-n), in}; }
-  std::ptrdiff_t operator-(pointer other) const { return address - other.address; }
+  std::ptrdiff_t operator-(pointer other) const { return address() - other.address(); }
   pointer& operator+=(std::ptrdiff_t n) { return *this = *this + n; }
   pointer& operator-=(std::ptrdiff_t n) { return *this = *this - n; }
   pointer& operator++() { return *this += 1; }
@@ -195,14 +202,14 @@ struct pointer {
     *this += 1;
     return before;
   }
-  friend bool operator==(pointer a, pointer b) { return a.address == b.address; }
-  friend bool operator!=(pointer a, pointer b) { return a.address != b.address; }
-  friend bool operator<(pointer a, pointer b) { return a.address < b.address; }
-  friend bool operator>(pointer a, pointer b) { return a.address > b.address; }
+  friend bool operator==(pointer a, pointer b) { return a.raw == b.raw; }
+  friend bool operator!=(pointer a, pointer b) { return a.raw != b.raw; }
+  friend bool operator<(pointer a, pointer b) { return a.raw < b.raw; }
+  friend bool operator>(pointer a, pointer b) { return a.raw > b.raw; }
 
  private:
   T* moved(std::ptrdiff_t n) const {  // may leave the buffer: only an access is checked
-    return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(address) + std::uintptr_t(n) * sizeof(T));
+    return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(raw) + std::uintptr_t(n) * sizeof(T));
   }
 };
 
