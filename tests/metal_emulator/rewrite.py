@@ -367,10 +367,4 @@ class Rewriter:
 
 def rewrite(text: str, name: str) -> Kernel:
     """The C++ form of the text that MLX generates for one kernel. RewriteError with the line of `name`."""
-    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.S)
-    if (
-        re.search(r"\bsimdgroup_(matrix|half8x8|float8x8|bfloat8x8|load|store)\b", code)
-        and "metal_simdgroup_matrix>" not in code
-    ):
-        raise RewriteError(f"{name}: error: simdgroup_matrix without #include <metal_simdgroup_matrix>")
     return Rewriter(text, name).rewrite()
