@@ -206,6 +206,11 @@ def covering() -> tuple[Case, ...]:
     return tuple(sorted(cases, key=lambda c: (MATMULS.index(c.kernel), c.id)))
 
 
+def merge_cases() -> list[tuple[str, str]]:
+    """(dtype, scale): what a merge is tested with."""
+    return [(dtype, scale) for dtype in DTYPES for scale in SCALES]
+
+
 @cache
 def sample(count: int) -> tuple[Case, ...]:
     """`count` different valid cases drawn evenly from the full product, kernel by kernel in turn."""

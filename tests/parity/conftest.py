@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from parity.cases import DTYPES, MATMULS, MERGES, SCALES
 
 Cell = tuple[str, str, str, str]  # backend as it ran, kernel, dtype, scale
 PASSED: pytest.StashKey[Counter[Cell]] = pytest.StashKey()
+WARM: pytest.StashKey[subprocess.Popen] = pytest.StashKey()
 _config: list[pytest.Config] = []
 
 
@@ -40,6 +43,22 @@ def use() -> Iterator[Callable[[str, bool], backends.Kernels]]:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[PASSED] = Counter()
     _config.append(config)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Many emulated kernels and a second core: compile them from the other end at the same time."""
+    emulated = [item for item in session.items if item.name.startswith(("test_case[metal", "test_case[cuda"))]
+    if len(emulated) > 20 and (os.cpu_count() or 1) > 1 and not session.config.option.collectonly:
+        script = Path(__file__).resolve().parent / "warm.py"
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        session.config.stash[WARM] = subprocess.Popen([sys.executable, str(script)], **quiet)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    process = session.config.stash.get(WARM, None)
+    if process is not None:
+        process.terminate()
+        process.wait()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -116,3 +116,13 @@ def operands(case: Case) -> Operands:
         values = [rng.standard_normal((*lead, int(n))).astype(np.float32) * np.float32(case.k**0.5) for n in ns]
         y_bases = [laid_out(v, base, case.layout) for v in values]
     return Operands(x, signs, y_bases, None if slots is None else mx.array(slots.reshape(lead)))
+
+
+def merge_operands(dtype: str, scale: str) -> list[tuple[mx.array, Sign]]:
+    """(base [S, N, K], plane) of several shapes: partial words and blocks, more than one slot."""
+    rng = generator("merge", dtype, scale)
+    found = []
+    for s, n, k in ((1, 3, 288), (3, 9, 100), (2, 1, 544)):
+        base = mx.array(rng.standard_normal((s, n, k)).astype(np.float32)).astype(DTYPES[dtype])
+        found.append((base, make_sign(rng, scale, "random", s, n, k)))
+    return found

@@ -8,14 +8,26 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-import mlx.core as mx
 import numpy as np
 import pytest
 from parity import backends, oracle
-from parity.cases import CLASSES, DTYPES, FACTORS, MATMULS, MERGES, PAIRED, SCALES, Case, covering, sample, shown, valid
+from parity.cases import (
+    CLASSES,
+    DTYPES,
+    FACTORS,
+    MATMULS,
+    MERGES,
+    PAIRED,
+    SCALES,
+    Case,
+    covering,
+    merge_cases,
+    sample,
+    shown,
+    valid,
+)
 from parity.cases import values as values_of
-from parity.operands import DTYPES as MLX_DTYPES
-from parity.operands import generator, make_sign, operands
+from parity.operands import merge_operands, operands
 
 from zen_mlx.kernels import dispatch
 
@@ -50,16 +62,12 @@ def test_full_product(case: Case, hardware: bool, use, record_property) -> None:
     run_case(case, hardware, use, record_property)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtype", "scale"), merge_cases())
 @backends.on_every(*MERGES)
 def test_merge(kernel: str, dtype: str, scale: str, hardware: bool, use, record_property) -> None:
     """merge == base + row * sign * block * col bit for bit, a new array of base's dtype."""
     merge = use(kernel.partition(".")[0], hardware).merge
-    rng = generator("merge", dtype, scale)
-    for s, n, k in ((1, 3, 288), (3, 9, 100), (2, 1, 544)):
-        sign = make_sign(rng, scale, "random", s, n, k)
-        base = mx.array(rng.standard_normal((s, n, k)).astype(np.float32)).astype(MLX_DTYPES[dtype])
+    for base, sign in merge_operands(dtype, scale):
         kept = oracle.as_f32(base)
         found = merge(base, sign)
         assert found.dtype == base.dtype
@@ -92,7 +100,7 @@ def test_covering_set_is_what_it_claims() -> None:
 
 
 def test_sizes_of_the_covering_set() -> None:
-    assert 300 <= len(covering()) + len(MERGES) * len(DTYPES) * len(SCALES) <= 400
+    assert 300 <= len(covering()) + len(MERGES) * len(merge_cases()) <= 400
     assert len({case.id for case in covering()}) == len(covering())
 
 
