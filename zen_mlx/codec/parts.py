@@ -1,22 +1,20 @@
-"""delta = sum over parts of decode(part): a sign plane with its scales, or plain values."""
+"""delta = sum over parts of decode(part): a sign plane with its scales, plain values, factors, or some rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
+from .factor import FactorPart, decode_factor
+from .floats import DTYPES, float_name, narrowed
 from .pack import pack_signs, row_chunks, unpack_signs
+from .rows import RowsPart, decode_rows
 from .scales import check_scale, expand_scales, fit_scales
 
-DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 MAX_PARTS = 16
-_F16_LARGEST = 65504.0
-_F16_SMALLEST = 2.0**-17
-"""Under this a float16 keeps fewer than 8 significant bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +33,7 @@ class SignPart:
     @property
     def dtype(self) -> str:
         """`f16` or `f32`: how the scales are stored."""
-        return "f16" if self.scales[0].dtype == np.float16 else "f32"
+        return float_name(self.scales[0])
 
     @property
     def nbytes(self) -> int:
@@ -51,14 +49,14 @@ class DensePart:
     @property
     def dtype(self) -> str:
         """`f16` or `f32`: how the values are stored."""
-        return "f16" if self.values.dtype == np.float16 else "f32"
+        return float_name(self.values)
 
     @property
     def nbytes(self) -> int:
         return self.values.nbytes
 
 
-Part = SignPart | DensePart
+Part = SignPart | DensePart | FactorPart | RowsPart
 
 
 def encode_sign(
@@ -78,7 +76,7 @@ def encode_sign(
     parts: list[SignPart] = []
     rest = delta
     for plane in range(planes):
-        part = SignPart(scale, block, pack_signs(rest), _rounded(fit_scales(rest, scale, block), dtype))
+        part = SignPart(scale, block, pack_signs(rest), narrowed(fit_scales(rest, scale, block), dtype))
         parts.append(part)
         if plane + 1 < planes:
             if plane == 0:
@@ -91,6 +89,10 @@ def decode(part: Part, shape: tuple[int, ...]) -> np.ndarray:
     """float32 [*shape]: what `part` adds to the parameter."""
     if isinstance(part, DensePart):
         return part.values.astype(np.float32).reshape(shape)
+    if isinstance(part, FactorPart):
+        return decode_factor(part, shape)
+    if isinstance(part, RowsPart):
+        return decode_rows(part, shape)
     out = unpack_signs(part.bits, shape[-1])
     if part.scale == "rowcol":
         # In two steps: the full product would be another array of the delta's size.
@@ -109,13 +111,6 @@ def decode_all(parts: Sequence[Part], shape: tuple[int, ...]) -> np.ndarray:
     for part in parts[1:]:
         out += decode(part, shape)
     return out
-
-
-def _rounded(arrays: tuple[np.ndarray, ...], dtype: str) -> tuple[np.ndarray, ...]:
-    largest = [float(array.max()) for array in arrays]
-    if dtype == "f16" and all(top <= _F16_LARGEST and (top == 0 or top >= _F16_SMALLEST) for top in largest):
-        return tuple(array.astype(DTYPES["f16"]) for array in arrays)
-    return tuple(array.astype(DTYPES["f32"], copy=False) for array in arrays)
 
 
 def _subtract(rest: np.ndarray, part: SignPart) -> None:
