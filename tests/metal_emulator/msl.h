@@ -1,5 +1,6 @@
 // The Metal Shading Language as C++17 for one kernel, after rewrite.py: types, functions, and the launch of a grid.
 #pragma once
+#include "atomic.h"
 #include "matrix.h"
 
 #define METAL_FUNC __attribute__((always_inline)) inline
@@ -102,6 +103,7 @@ inline bool every_output_written() {
 // body(nullptr) for every thread of the grid, group by group; the last groups of a dimension may be smaller (dispatchThreads)
 inline bool run(const launch& l, void (*body)(void*)) {
   begin_launch(l.kernel);
+  simt::arena.group_number = 0;  // else a launch of one group takes the last one's declarations for its own
   g = grid_state{};
   for (unsigned i = 0; i < l.buffers; ++i) {
     const given_buffer& from = l.buffer[i];
