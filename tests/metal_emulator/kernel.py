@@ -19,7 +19,8 @@ from simt import CompileError, KernelError, Library, compile_kernel
 from .rewrite import Kernel, rewrite
 
 HERE = Path(__file__).resolve().parent
-HEADERS = tuple(HERE / name for name in ("vec.h", "math.h", "simd.h", "matrix.h", "msl.h"))
+HEADERS = tuple(HERE / name for name in ("checks.h", "vec.h", "math.h", "atomic.h", "simd.h", "matrix.h", "msl.h"))
+FLAGS = ("-fsanitize=bounds-strict,shift-exponent,integer-divide-by-zero", "-ftrivial-auto-var-init=pattern")
 MOST_THREADS = 1024
 MLX_CPU_OFFSET = 8  # MLX's CPU allocator gives addresses of this remainder by 16, Metal's of remainder 0
 
@@ -264,7 +265,7 @@ def compiled(text: str, name: str) -> tuple[Kernel, Library]:
         f'extern "C" int simt_launch(const msl::launch* launch) {{ return !msl::run(*launch, kernel_text::body); }}\n'
     )
     try:
-        return kernel, compile_kernel(code, HEADERS)
+        return kernel, compile_kernel(code, HEADERS, FLAGS)
     except CompileError as error:
         raise CompileError(_with_lines(_explain(str(error)), text, f"{name}.metal")) from None
 

@@ -29,6 +29,16 @@ VALUE_TYPE = re.compile(rf"(?:{SCALAR}|(?:char|short|int|float|half|bfloat|uchar
 SWIZZLE = re.compile(r"[xyzw]{2,4}$|[rgba]{2,4}$")
 
 
+ABSENT = {
+    "double": "Metal has no double",
+    "std": "Metal has no namespace std",
+    **{
+        word: f"Metal has no `{word}`"
+        for word in ("throw", "try", "new", "delete", "virtual", "dynamic_cast", "typeid", "thread_local", "goto")
+    },
+}
+
+
 class RewriteError(Exception):
     """Text that Metal's compiler refuses, or that this rewriter does not know."""
 
@@ -297,12 +307,16 @@ class Rewriter:
             if match := re.fullmatch(r"([\d.eE+-]+)(h|H|bf|BF)", text):
                 digits = match[1] if re.search(r"[.eE]", match[1]) else match[1] + ".0"
                 token.text = f"{'half' if match[2] in 'hH' else 'bfloat'}({digits}f)"
+            elif re.fullmatch(r"(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][+-]?\d+)?", text):
+                token.text += "f"  # Metal has no double: a literal without a suffix is a float
             return
         if token.kind == "directive":
             self.directive(index)
             return
         before, after = self.previous(index), self.next(index)
         if token.kind == "name":
+            if text in ABSENT and self.text(before) not in (".", "->"):
+                raise self.fail(index, ABSENT[text])
             if self.text(before) in (".", "->") and SWIZZLE.fullmatch(text) and self.text(after) != "(":
                 places = ["xyzw".find(c) if c in "xyzw" else "rgba".find(c) for c in text]
                 token.text = f"swizzle({', '.join(map(str, places))})"

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "entry.h"
+#include "checks.h"
 
 namespace msl {
 

@@ -17,10 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FLAGS = (
-    "-std=gnu++17", "-O1", "-g1", "-fno-omit-frame-pointer", "-fPIC", "-fno-exceptions", "-fno-rtti", "-ffp-contract=off", "-fno-strict-aliasing",
-    "-fno-strict-overflow", "-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Wno-attributes", "-Wno-sign-compare",
-    "-Wno-class-memaccess", "-Wno-parentheses", "-Wno-array-bounds", "-Wno-stringop-overflow", "-Wno-strict-aliasing",
-    "-Wno-invalid-offsetof", "-fmax-errors=4", "-fno-diagnostics-show-caret",
+    "-std=gnu++17", "-O1", "-g1", "-fPIC", "-fno-omit-frame-pointer", "-fno-exceptions", "-fno-rtti", "-fsigned-char",
+    "-ffp-contract=off", "-fno-strict-aliasing", "-fno-strict-overflow", "-fmax-errors=4", "-fno-diagnostics-show-caret", "-w",
 )  # fmt: skip
 
 
@@ -49,11 +47,11 @@ def compiler() -> tuple[str, str]:
 
 
 @cache
-def precompiled(headers: tuple[Path, ...]) -> tuple[Path, str]:
+def precompiled(headers: tuple[Path, ...], flags: tuple[str, ...] = ()) -> tuple[Path, str]:
     """A folder with copies of the headers, the last one of them precompiled, and a digest of all that went into it."""
     path, version = compiler()
     every = [*sorted(HERE.glob("*.h")), *headers]
-    digest = hashlib.sha256("\0".join([version, *FLAGS]).encode())
+    digest = hashlib.sha256("\0".join([version, *FLAGS, *flags]).encode())
     for header in every:
         digest.update(header.name.encode() + b"\0" + header.read_bytes())
     name = digest.hexdigest()[:16]
@@ -64,7 +62,7 @@ def precompiled(headers: tuple[Path, ...]) -> tuple[Path, str]:
             made.mkdir()
             for header in every:
                 shutil.copyfile(header, made / header.name)
-            _run([path, *FLAGS, "-x", "c++-header", headers[-1].name, "-o", f"{headers[-1].name}.gch"], made)
+            _run([path, *FLAGS, *flags, "-x", "c++-header", headers[-1].name, "-o", f"{headers[-1].name}.gch"], made)
             _move(made, folder)
     return folder, name
 
@@ -110,15 +108,16 @@ class Library:
 
 
 @cache
-def compile_kernel(text: str, headers: tuple[Path, ...], name: str = "kernel") -> Library:
+def compile_kernel(text: str, headers: tuple[Path, ...], flags: tuple[str, ...] = ()) -> Library:
     """The library of a C++ text that starts with `#include` of the last of `headers`. CompileError: the compiler's words."""
     path, _ = compiler()
-    folder, digest = precompiled(headers)
+    folder, digest = precompiled(headers, flags)
     key = hashlib.sha256(f"{digest}\0{text}".encode()).hexdigest()[:24]
     target = cache_folder() / f"{key}.so"
     if not target.is_file():
         with tempfile.TemporaryDirectory(dir=cache_folder()) as place:
             (Path(place) / "kernel.cpp").write_text(text)
-            _run([path, *FLAGS, "-shared", f"-I{folder}", "kernel.cpp", "-o", "kernel.so"], Path(place))
+            _run([path, *FLAGS, *flags, "-c", f"-I{folder}", "kernel.cpp", "-o", "kernel.o"], Path(place))
+            _run([path, "-shared", "kernel.o", "-o", "kernel.so"], Path(place))
             _move(Path(place) / "kernel.so", target)
     return Library(target)
