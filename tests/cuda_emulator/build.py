@@ -21,11 +21,21 @@ from simt import build as simt_build
 
 from .rewrite import INCLUDE, rewrite
 
-RUNTIME_FLAGS = ("-O2",)
+_FLAGS = (
+    "-std=gnu++17",
+    "-g1",
+    "-fPIC",
+    "-fno-omit-frame-pointer",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fmax-errors=4",
+    "-w",
+)
+RUNTIME_FLAGS = (*_FLAGS, "-O2", "-fno-strict-aliasing")
 KERNEL_FLAGS = (
-    "-fsanitize=thread,alignment,bounds,shift-exponent,integer-divide-by-zero",
-    "--param", "tsan-instrument-func-entry-exit=0",
-    "-nostdinc", "-fno-tree-sra", "-ffp-contract=fast", "-Wno-uninitialized", "-Werror=return-type",
+    *_FLAGS, "-O1", "-fno-strict-aliasing", "-fno-strict-overflow", "-fno-tree-sra", "-ffp-contract=fast", "-nostdinc",
+    "-fsanitize=thread,alignment,bounds,shift-exponent,integer-divide-by-zero", "--param", "tsan-instrument-func-entry-exit=0",
+    "-ftrivial-auto-var-init=pattern", "-fno-diagnostics-show-caret", "-Werror=return-type",
 )  # fmt: skip
 
 
@@ -48,7 +58,6 @@ def _runtime() -> tuple[Path, str]:
     files = [*sorted(simt_build.HERE.glob("*.h")), *sorted((HERE / "runtime").iterdir()), *sorted(INCLUDE.rglob("*"))]
     digest = _digest(
         version,
-        *simt_build.FLAGS,
         *RUNTIME_FLAGS,
         *KERNEL_FLAGS,
         *_target_flags(),
@@ -60,7 +69,6 @@ def _runtime() -> tuple[Path, str]:
             source = HERE / "runtime" / "runtime.cpp"
             command = [
                 compiler,
-                *simt_build.FLAGS,
                 *RUNTIME_FLAGS,
                 *_target_flags(),
                 "-c",
@@ -83,7 +91,7 @@ def library(text: str, entry: str) -> simt_build.Library:
     if not target.is_file():
         with tempfile.TemporaryDirectory(dir=simt_build.cache_folder()) as place:
             (Path(place) / "kernel.cu").write_text(code)
-            command = [compiler, *simt_build.FLAGS, *KERNEL_FLAGS, *_target_flags(), f"-I{INCLUDE}"]
+            command = [compiler, *KERNEL_FLAGS, *_target_flags(), f"-I{INCLUDE}"]
             simt_build._run([*command, "-x", "c++", "-c", "kernel.cu", "-o", "kernel.o"], Path(place))
             simt_build._run([compiler, "-shared", "kernel.o", str(runtime), "-o", "kernel.so"], Path(place))
             simt_build._move(Path(place) / "kernel.so", target)

@@ -123,21 +123,24 @@ SIMT_ACCESSES(2)
 SIMT_ACCESSES(4)
 SIMT_ACCESSES(8)
 SIMT_ACCESSES(16)
-void __tsan_read_range(void* address, std::size_t bytes) { cuda::access(address, bytes, false); }
-void __tsan_write_range(void* address, std::size_t bytes) { cuda::access(address, bytes, true); }
+void __tsan_read_range(void* address, long bytes) { cuda::access(address, bytes, false); }
+void __tsan_write_range(void* address, long bytes) { cuda::access(address, bytes, true); }
 
-// What g++'s undefined-behaviour sanitizer calls; each kind of data begins with the place.
-struct simt_ub_place {
-  const char* file;
-  unsigned line, column;
-};
-[[noreturn]] static void simt_ub(const simt_ub_place* at, const char* what, unsigned long value) {
+// What g++'s undefined-behaviour sanitizer calls; the first argument begins with the place.
+[[noreturn]] __attribute__((cold)) static void simt_undefined(void* at, const char* what, void* value) {
+  struct simt_place {
+    const char* file;
+    unsigned line, column;
+  };
+  const simt_place* place = static_cast<const simt_place*>(at);
   static std::source_location::__impl here;
-  here = {at->file, "", at->line, at->column};
-  simt::fail(cuda::place(&here), "%s (%ld)", what, long(value));
+  here = {place->file, "", place->line, place->column};
+  simt::fail(cuda::place(&here), "%s %ld", what, reinterpret_cast<long>(value));
 }
-void __ubsan_handle_type_mismatch_v1(const simt_ub_place* at, unsigned long address) { simt_ub(at, "misaligned access; address modulo 16:", address % 16); }
-void __ubsan_handle_out_of_bounds(const simt_ub_place* at, unsigned long index) { simt_ub(at, "index outside of an array", index); }
-void __ubsan_handle_shift_out_of_bounds(const simt_ub_place* at, unsigned long, unsigned long by) { simt_ub(at, "shift by a negative or too large number", by); }
-void __ubsan_handle_divrem_overflow(const simt_ub_place* at, unsigned long, unsigned long by) { simt_ub(at, "division by zero, or an overflow of one", by); }
+void __ubsan_handle_type_mismatch_v1(void* at, void* address) {
+  simt_undefined(at, "misaligned access; its address modulo 16 is", reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(address) % 16));
+}
+void __ubsan_handle_out_of_bounds(void* at, void* index) { simt_undefined(at, "an array is too short for the index", index); }
+void __ubsan_handle_shift_out_of_bounds(void* at, void*, void* by) { simt_undefined(at, "a type is too short for a shift by", by); }
+void __ubsan_handle_divrem_overflow(void* at, void*, void* by) { simt_undefined(at, "a division is undefined by", by); }
 }
