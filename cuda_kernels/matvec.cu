@@ -120,13 +120,11 @@ __device__ __forceinline__ float sum_rows(float (&v)[MATVEC_ROWS], int lane) {
 }
 
 // Outputs 16 * tile .. of one plane, for every m of this block. BLOCK: block is not null.
+// Shared: stage [MATVEC_STAGE * MATVEC_PITCH], 16-byte aligned; partial [MATVEC_SPLITS * MATVEC_TILE].
 template <bool BLOCK, typename X, typename B, typename Y>
 __device__ __forceinline__ void matvec(
-    const X* x, const u32* packed, const float* row, const float* col, const float* block, const int* slots,
+    float* stage, float* partial, const X* x, const u32* packed, const float* row, const float* col, const float* block, const int* slots,
     const B* base, Y* y, int M, int K, int N, int S, int blocks, int tile) {
-  __shared__ __align__(16) float stage[MATVEC_STAGE * MATVEC_PITCH];
-  __shared__ float partial[MATVEC_SPLITS][MATVEC_TILE];
-
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
   const int group = warp / MATVEC_SPLITS, split = warp % MATVEC_SPLITS;
   const int W = (K + 31) >> 5;
@@ -195,16 +193,16 @@ __device__ __forceinline__ void matvec(
 #pragma unroll
       for (int r = 0; r < MATVEC_ROWS; ++r) sums[r] += odds[r];
       const float total = sum_rows(sums, lane);
-      if ((lane & 3) == 0) partial[split][group * MATVEC_ROWS + (lane >> 2)] = total;
+      if ((lane & 3) == 0) partial[split * MATVEC_TILE + group * MATVEC_ROWS + (lane >> 2)] = total;
     }
     __syncthreads();
     const int n = n_tile + thread;
     if (thread < MATVEC_TILE && n < N) {
       float out = 0.0f;
       if (valid) {
-        out = partial[0][thread];
+        out = partial[thread];
 #pragma unroll
-        for (int i = 1; i < MATVEC_SPLITS; ++i) out += partial[i][thread];
+        for (int i = 1; i < MATVEC_SPLITS; ++i) out += partial[i * MATVEC_TILE + thread];
         out *= 2.0f;
         if (row != nullptr) out *= row[static_cast<size_t>(slot) * N + n];
       }

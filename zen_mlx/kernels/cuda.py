@@ -1,0 +1,367 @@
+"""The equation of `reference` on NVIDIA GPUs: `cuda_kernels/` bound through `mx.fast.cuda_kernel`.
+
+A kernel file holds template functions; what is written here is the body that MLX wraps: it finds the projection a
+block works on and calls the function with that projection's arrays, null pointers for absent ones. MLX finds a compiled
+kernel, in memory and on disk, by its name alone: the name carries a digest of the text and of every operand's type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from .parts import Launch, Sign
+from .sources import source
+
+cuda_kernel = mx.fast.cuda_kernel
+
+_MATVEC_THREADS, _MATVEC_N = 128, 16
+_MMA_THREADS, _MMA_N, _MMA_WARPS, _MMA_PITCH = 256, 32, 8, 33
+_ELEMENT_THREADS = 128
+_MAX_GRID_Y = 65535
+_FEW_ROWS = 8  # one tile of mma's columns; above, four of them share the signs
+_TILE_BYTES = 16 << 20  # of unpacked signs at a time
+
+_CTYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
+
+
+class Form(NamedTuple):
+    """What a kernel's text depends on: present operands and the types of x and of each plane's base and y."""
+
+    file: str
+    planes: int = 1
+    row: bool = False
+    col: bool = False
+    block: bool = False
+    base: bool = False
+    slots: bool = False
+    x: mx.Dtype = mx.float32
+    y: mx.Dtype = mx.float32
+    tiles: int = 1  # mma: NT
+    own_x: bool = False  # mma: one x a plane
+
+
+class Text(NamedTuple):
+    """A kernel as MLX's constructor takes it."""
+
+    name: str
+    input_names: list[str]
+    output_names: list[str]
+    source: str
+    header: str
+
+
+def _pointer(name: str, plane: int, present: bool, ctype: str = "float") -> str:
+    return f"{name}{plane}" if present else f"static_cast<const {ctype}*>(nullptr)"
+
+
+def _planes(form: Form, rows: str, call: str) -> str:
+    """A block finds its projection by counting off the tiles of those before it."""
+    lines = ["int tile = blockIdx.x;"]
+    for g in range(form.planes):
+        lines += [
+            "{",
+            f"  const int N = packed{g}_shape[1], S = packed{g}_shape[0], tiles = (N + {rows} - 1) / {rows};",
+            f"  const int blocks = {f'block{g}_shape[2]' if form.block else '1'};",
+            f"  if (tile < tiles) {{ {call.replace('@', str(g))} return; }}",
+            "  tile -= tiles;",
+            "}",
+        ]
+    return "\n".join(lines)
+
+
+def _calls(form: Form) -> dict[str, str]:
+    """The operands of one plane, `@` in the place of its number."""
+    base = _pointer("base", 0, form.base, _CTYPES[form.y]).replace("base0", "base@")
+    return {
+        "row": _pointer("row", 0, form.row).replace("row0", "row@"),
+        "col": _pointer("col", 0, form.col).replace("col0", "col@"),
+        "block": _pointer("block", 0, form.block).replace("block0", "block@"),
+        "slots": "slots" if form.slots else "static_cast<const int*>(nullptr)",
+        "base": base,
+        "flag": "true" if form.block else "false",
+    }
+
+
+def _matvec_body(form: Form) -> str:
+    call = (
+        "zen::matvec<{flag}>(stage, partial, x, packed@, {row}, {col}, {block}, {slots}, {base}, y@, "
+        "M, K, N, S, blocks, tile);"
+    ).format(**_calls(form))
+    return (
+        "__shared__ __align__(16) float stage[zen::MATVEC_STAGE * zen::MATVEC_PITCH];\n"
+        "__shared__ float partial[zen::MATVEC_SPLITS * zen::MATVEC_TILE];\n"
+        "const int M = x_shape[0], K = x_shape[1];\n" + _planes(form, "zen::MATVEC_TILE", call)
+    )
+
+
+def _mma_body(form: Form) -> str:
+    x = "x@" if form.own_x else "x"
+    call = (
+        f"zen::mma_rows<{form.tiles}, {{flag}}>(sums, {x}, packed@, {{row}}, {{block}}, {{slots}}, {{base}}, y@, "
+        "P, M, N, packed@_shape[2], S, blocks, tile);"
+    ).format(**_calls(form))
+    first = "x0" if form.own_x else "x"
+    return (
+        f"__shared__ float sums[zen::MMA_WARPS * {8 * form.tiles} * zen::MMA_PITCH];\n"
+        f"const int P = {first}_shape[0], M = {first}_shape[1];\n" + _planes(form, "zen::MMA_N", call)
+    )
+
+
+def _split_body(form: Form) -> str:
+    operands = _calls(form)
+    return (
+        f"zen::split(x, {operands['col']}, {operands['slots']}, y0, ".replace("@", "0")
+        + "sizes_shape[0], x_shape[0], x_shape[1], sizes_shape[1], "
+        + ("col0_shape[0]" if form.col else "1")
+        + ");"
+    )
+
+
+def _unpack_body(form: Form) -> str:
+    blocks = "block0_shape[2]" if form.block else "1"
+    terms = 2 if form.block else 1
+    pointer = _pointer("block", 0, form.block)
+    return (
+        f"zen::unpack(packed0, {pointer}, y0, {terms}, packed0_shape[1], sizes_shape[1], packed0_shape[2], {blocks});"
+    )
+
+
+def _merge_body(form: Form) -> str:
+    operands = {key: value.replace("@", "0") for key, value in _calls(form).items()}
+    blocks = "block0_shape[2]" if form.block else "1"
+    return (
+        "zen::merge(base0, packed0, {row}, {col}, {block}, y0, ".format(**operands)
+        + f"packed0_shape[0], packed0_shape[1], base0_shape[2], packed0_shape[2], {blocks});"
+    )
+
+
+_BODIES = {
+    "matvec": ("matvec", _matvec_body),
+    "mma": ("mma", _mma_body),
+    "split": ("split", _split_body),
+    "unpack": ("unpack", _unpack_body),
+    "merge": ("unpack", _merge_body),
+}
+
+
+def _input_names(form: Form) -> list[str]:
+    if form.file == "split":
+        return ["x", "sizes", *(["col0"] if form.col else []), *(["slots"] if form.slots else [])]
+    if form.file == "unpack":
+        return ["sizes", "packed0", *(["block0"] if form.block else [])]
+    names = []
+    if form.file != "merge":
+        names = [f"x{g}" for g in range(form.planes)] if form.own_x else ["x"]
+        names += ["slots"] if form.slots else []
+    present = {"packed": True, "row": form.row, "col": form.col, "block": form.block, "base": form.base}
+    return names + [f"{name}{g}" for g in range(form.planes) for name, here in present.items() if here]
+
+
+def text(form: Form) -> Text:
+    """The kernel of this form as text. The launch must give inputs in the order of `input_names`."""
+    file, body = _BODIES[form.file]
+    header = source("cuda_kernels", "common.cuh") + source("cuda_kernels", f"{file}.cu")
+    names, written = _input_names(form), body(form)
+    digest = hashlib.sha256(repr((form, header, written)).encode()).hexdigest()[:16]
+    return Text(f"zen_{form.file}_{digest}", names, [f"y{g}" for g in range(form.planes)], written, header)
+
+
+@cache
+def kernel(form: Form) -> Any:
+    """The built kernel of a form."""
+    return cuda_kernel(**text(form)._asdict())
+
+
+def _form(file: str, sign: Sign, **more: Any) -> Form:
+    return Form(file, row=sign.row is not None, col=sign.col is not None, block=sign.block is not None, **more)
+
+
+def _operands(sign: Sign, base: mx.array | None, col: bool = True) -> list[mx.array]:
+    arrays = (sign.packed, sign.row, sign.col if col else None, sign.block, base)
+    return [array for array in arrays if array is not None]
+
+
+def _one_type(launch: Any) -> Launch:
+    """`launch` for planes whose outputs may differ in type: such planes go one at a time."""
+
+    def product(
+        x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    ) -> list[mx.array]:
+        if len({None if base is None else base.dtype for base in y_bases}) == 1:
+            return launch(x, signs, y_bases, slots)
+        return [launch(x, [sign], [base], slots)[0] for sign, base in zip(signs, y_bases, strict=True)]
+
+    return product
+
+
+def _out_dtype(x: mx.array, base: mx.array | None) -> mx.Dtype:
+    return x.dtype if base is None else base.dtype
+
+
+def _tiles(signs: Sequence[Sign], rows: int) -> int:
+    return sum(-(-sign.packed.shape[1] // rows) for sign in signs)
+
+
+def _matvec(
+    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> list[mx.array]:
+    """`Launch`, one row of x at a time: select-add."""
+    m, y = x.shape[0], _out_dtype(x, y_bases[0])
+    form = _form(
+        "matvec",
+        signs[0],
+        planes=len(signs),
+        base=y_bases[0] is not None,
+        slots=slots is not None,
+        x=x.dtype,
+        y=y,
+    )
+    inputs = [x] if slots is None else [x, slots]
+    for sign, base in zip(signs, y_bases, strict=True):
+        inputs += _operands(sign, base)
+    found: list[mx.array] = kernel(form)(
+        inputs=inputs,
+        grid=(_tiles(signs, _MATVEC_N) * _MATVEC_THREADS, min(m, _MAX_GRID_Y), 1),
+        threadgroup=(_MATVEC_THREADS, 1, 1),
+        output_shapes=[(m, sign.packed.shape[1]) for sign in signs],
+        output_dtypes=[y] * len(signs),
+    )
+    return found
+
+
+@cache
+def _sizes(terms: int, columns: int) -> mx.array:
+    """Two sizes as a shape: MLX passes no scalars. One element, broadcast."""
+    return mx.zeros((terms, columns), dtype=mx.uint8)
+
+
+def split(
+    x: mx.array, col: mx.array | None, slots: mx.array | None, terms: int, columns: int, dtype: mx.Dtype
+) -> mx.array:
+    """sum_p y[p] = col[slots] * x, zero beyond K: x [M, K] -> [terms, M, columns] in f16, bf16 or f32 (11 bits)."""
+    m = x.shape[0]
+    use = slots if col is not None else None
+    inputs = [x, _sizes(terms, columns), *([] if col is None else [col]), *([] if use is None else [use])]
+    found: list[mx.array] = kernel(Form("split", col=col is not None, slots=use is not None, x=x.dtype, y=dtype))(
+        inputs=inputs,
+        grid=(-(-columns // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(m, _MAX_GRID_Y), 1),
+        threadgroup=(_ELEMENT_THREADS, 1, 1),
+        output_shapes=[(terms, m, columns)],
+        output_dtypes=[dtype],
+    )
+    return found[0]
+
+
+def _mma(
+    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> list[mx.array]:
+    """`Launch` by tensor cores."""
+    (m, k), y = x.shape, _out_dtype(x, y_bases[0])
+    col = signs[0].col is not None
+    columns = signs[0].packed.shape[2] * 32
+    if x.dtype == mx.float32 or col:
+        terms, dtype = 3 if y == mx.float32 else 2, mx.bfloat16
+        own = [split(x, sign.col, slots, terms, columns, dtype) for sign in (signs if col else signs[:1])]
+    else:
+        dtype = x.dtype
+        own = [x[None] if k == columns else split(x, None, None, 1, columns, dtype)]
+    tiles = 1 if m <= _FEW_ROWS else 4
+    form = _form(
+        "mma",
+        signs[0]._replace(col=None),
+        planes=len(signs),
+        base=y_bases[0] is not None,
+        slots=slots is not None,
+        x=dtype,
+        y=y,
+        tiles=tiles,
+        own_x=col,
+    )
+    inputs = own if slots is None else [*own, slots]
+    for sign, base in zip(signs, y_bases, strict=True):
+        inputs += _operands(sign, base, col=False)
+    found: list[mx.array] = kernel(form)(
+        inputs=inputs,
+        grid=(_tiles(signs, _MMA_N) * _MMA_THREADS, -(-m // (8 * tiles)), 1),
+        threadgroup=(_MMA_THREADS, 1, 1),
+        output_shapes=[(m, sign.packed.shape[1]) for sign in signs],
+        output_dtypes=[y] * len(signs),
+    )
+    return found
+
+
+def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int) -> mx.array:
+    """packed [1, n, W], block [1, n, blocks] -> sign * block as [terms, n, K] f32 that sum to it, each exact in TF32."""
+    terms, n = 1 if block is None else 2, packed.shape[1]
+    found: list[mx.array] = kernel(Form("unpack", block=block is not None))(
+        inputs=[_sizes(1, k), packed, *([] if block is None else [block])],
+        grid=(-(-k // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(n, _MAX_GRID_Y), 1),
+        threadgroup=(_ELEMENT_THREADS, 1, 1),
+        output_shapes=[(terms, n, k)],
+        output_dtypes=[mx.float32],
+    )
+    return found[0]
+
+
+def _unpacked_product(x: mx.array, sign: Sign) -> mx.array:
+    """sum_k sign * block * x for x [P, M, K] f32 terms -> [M, N] f32, a bounded tile of unpacked rows after another."""
+    p, m, k = x.shape
+    n = sign.packed.shape[1]
+    rows = max(1, _TILE_BYTES // (4 * k * (1 if sign.block is None else 2)))
+    found: list[mx.array] = []
+    for first in range(0, n, rows):
+        packed, block = sign.packed[:1, first : first + rows], sign.block
+        if found:  # or all tiles would be unpacked before the first product
+            packed = mx.depends([packed], [found[-1]])[0]
+        weight = _unpacked_tile(packed, None if block is None else block[:1, first : first + rows], k)
+        y = x.reshape(p * m, k) @ weight.reshape(-1, k).T
+        found.append(y.reshape(p, m, weight.shape[0], -1).sum((0, 2)))
+    return found[0] if len(found) == 1 else mx.concatenate(found, axis=1)
+
+
+def _unpack(
+    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> list[mx.array]:
+    """`Launch` by MLX's matmul on unpacked tiles; several slots go to the tensor-core kernel, one pass a slot and tile."""
+    if slots is not None and signs[0].packed.shape[0] > 1:
+        return _mma(x, signs, y_bases, slots)
+    m, k = x.shape
+    terms = x.astype(mx.float32)[None]
+    found = []
+    for sign, base in zip(signs, y_bases, strict=True):
+        if x.dtype == mx.float32 or sign.col is not None:
+            terms = split(x, sign.col, slots, 2, k, mx.float32)
+        y = _unpacked_product(terms, sign)
+        if sign.row is not None:
+            y = y * sign.row[0]
+        if slots is not None:
+            y = mx.where((slots == 0)[:, None], y, 0.0)
+        if base is not None:
+            y = base.astype(mx.float32) + y
+        found.append(y.astype(_out_dtype(x, base)))
+    return found
+
+
+def merge(base: mx.array, sign: Sign) -> mx.array:
+    """base + row * sign * block * col for base [S, N, K] f32, f16 or bf16: f32 arithmetic, rounded once; a new array."""
+    s, n, k = base.shape
+    found: list[mx.array] = kernel(_form("merge", sign, base=True, x=base.dtype, y=base.dtype))(
+        inputs=_operands(sign, base),
+        grid=(-(-k // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(s * n, _MAX_GRID_Y), 1),
+        threadgroup=(_ELEMENT_THREADS, 1, 1),
+        output_shapes=[base.shape],
+        output_dtypes=[base.dtype],
+    )
+    return found[0]
+
+
+KERNELS: Mapping[str, Launch] = {
+    "matvec": _one_type(_matvec),
+    "mma": _one_type(_mma),
+    "unpack": _one_type(_unpack),
+}
