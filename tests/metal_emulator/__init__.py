@@ -4,6 +4,12 @@ kernel = metal_emulator.metal_kernel(name=..., input_names=..., output_names=...
 outputs = kernel(inputs=..., output_shapes=..., output_dtypes=..., grid=..., threadgroup=..., template=...)
 """
 
+import sys
+from pathlib import Path
+
+if str(Path(__file__).resolve().parent.parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `simt`, beside this package
+
 from simt import CompileError, KernelError
 
 from .kernel import generated, metal_kernel

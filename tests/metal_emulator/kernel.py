@@ -1,4 +1,4 @@
-"""`metal_kernel`, with the signature of `mx.fast.metal_kernel`: MLX writes the Metal text, g++ compiles it, lanes run on the CPU."""
+"""`metal_kernel`, `mx.fast.metal_kernel`'s twin: MLX writes the Metal text, g++ compiles it, lanes run on the CPU."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def metal_kernel(
     atomic_outputs: bool = False,
     **options: Any,
 ) -> MetalKernel:
-    """`mx.fast.metal_kernel`, emulated. Its results are evaluated; its errors are CompileError, RewriteError and KernelError."""
+    """`mx.fast.metal_kernel`, emulated. Results are evaluated; errors are CompileError, RewriteError and KernelError."""
     return MetalKernel(
         name, input_names, output_names, source, header, ensure_row_contiguous, atomic_outputs, **options
     )

@@ -15,7 +15,7 @@ inline constexpr bool is_float_v = std::is_same_v<scalar_t<T>, float> || is_smal
 // f in float for each component; an integer argument is ambiguous in Metal
 #define MSL_UNARY(name, expression)                                          \
   template <class A>                                                         \
-  auto name(const A& a) {                                                    \
+  auto name(A a) {                                                    \
     using T = plain_t<A>;                                                    \
     static_assert(is_float_v<T>, #name " of a type that is not floating point"); \
     return map<scalar_t<T>>(T(plain(a)), [](scalar_t<T> v) {                 \
@@ -53,7 +53,7 @@ MSL_UNARY(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x == 0 ? x : 0.0f)
 
 #define MSL_TEST(name, expression)                                           \
   template <class A>                                                         \
-  auto name(const A& a) {                                                    \
+  auto name(A a) {                                                    \
     using T = plain_t<A>;                                                    \
     return map<bool>(T(plain(a)), [](scalar_t<T> v) {                        \
       const float x = float(v);                                              \
@@ -69,7 +69,7 @@ MSL_TEST(signbit, __builtin_signbit(x))
 // f(a, b) and f(a, b, c) of values of one type; `v` is that type's scalar
 #define MSL_BINARY(name, expression)                                         \
   template <class A, class B>                                                \
-  auto name(const A& first, const B& second) {                               \
+  auto name(A first, B second) {                               \
     using T = plain_t<A>;                                                    \
     same_types<T, plain_t<B>>();                                             \
     using V = scalar_t<T>;                                                   \
@@ -100,7 +100,7 @@ MSL_BINARY(rotate, (a << (b & (8 * sizeof(V) - 1))) | (a >> ((8 * sizeof(V) - b)
 #undef MSL_BINARY
 
 template <class A>
-auto abs(const A& a) {
+auto abs(A a) {
   using T = plain_t<A>;
   static_assert(std::is_signed_v<scalar_t<T>> || is_small_float<scalar_t<T>>, "abs of an unsigned type");
   return map<scalar_t<T>>(T(plain(a)), [](scalar_t<T> v) {
@@ -109,7 +109,7 @@ auto abs(const A& a) {
   });
 }
 template <class A, class B, class C>
-auto clamp(const A& a, const B& low, const C& high) {
+auto clamp(A a, B low, C high) {
   same_types<plain_t<A>, plain_t<B>, plain_t<C>>();
   return min(max(a, low), high);
 }
@@ -119,7 +119,7 @@ small_float<F, i> fma_scalar(small_float<F, i> a, small_float<F, i> b, small_flo
   return small_float<F, i>(float(double(float(a)) * double(float(b)) + double(float(c))));
 }
 template <class A, class B, class C>
-auto fma(const A& first, const B& second, const C& third) {
+auto fma(A first, B second, C third) {
   using T = plain_t<A>;
   same_types<T, plain_t<B>, plain_t<C>>();
   static_assert(is_float_v<T>, "fma of a type that is not floating point");
@@ -133,12 +133,12 @@ auto fma(const A& first, const B& second, const C& third) {
   }
 }
 template <class A, class B, class C>
-auto mix(const A& a, const B& b, const C& t) {
+auto mix(A a, B b, C t) {
   return plain(a) + (plain(b) - plain(a)) * plain(t);
 }
 // c ? b : a
 template <class A, class B, class C>
-auto select(const A& a, const B& b, const C& c) {
+auto select(A a, B b, C c) {
   using T = plain_t<A>;
   same_types<T, plain_t<B>>();
   if constexpr (is_vec<plain_t<C>>::value) {
@@ -153,7 +153,7 @@ auto select(const A& a, const B& b, const C& c) {
   }
 }
 template <class To, class From>
-To as_type(const From& from) {
+To as_type(From from) {
   using T = plain_t<From>;
   static_assert(sizeof(To) == sizeof(T), "as_type between types of different sizes");
   const T value = plain(from);
@@ -164,7 +164,7 @@ To as_type(const From& from) {
 
 #define MSL_BITS(name, expression)                                           \
   template <class A>                                                         \
-  auto name(const A& a) {                                                    \
+  auto name(A a) {                                                    \
     using T = plain_t<A>;                                                    \
     using V = scalar_t<T>;                                                   \
     static_assert(std::is_integral_v<V>, #name " of a type that is not an integer"); \
@@ -185,7 +185,7 @@ T reverse_bits(T v) {
   return result;
 }
 template <class A>
-auto extract_bits(const A& a, uint offset, uint bits) {
+auto extract_bits(A a, uint offset, uint bits) {
   using T = plain_t<A>;
   using V = scalar_t<T>;
   if (offset + bits > 8 * sizeof(V)) fail({}, "extract_bits(%u, %u) reaches beyond the value: undefined", offset, bits);
@@ -209,7 +209,7 @@ T dot(const vec<T, N>& a, const vec<T, N>& b) {
   return sum;
 }
 template <class A, class B, std::enable_if_t<is_ref<A>::value || is_ref<B>::value, int> = 0>
-auto dot(const A& a, const B& b) {
+auto dot(A a, B b) {
   return dot(plain(a), plain(b));
 }
 template <int N>

@@ -7,7 +7,7 @@
     &x[i]                   (x + (i))                               v.xz                    v.swizzle(0, 2)
     1.0h                    half(1.0f)                              auto v = e              auto v = msl::take_value <<= e
 
-Lines stay where they are. RewriteError: what Metal's compiler would refuse and C++ would not. It knows nothing about shapes or data.
+Lines stay where they are. RewriteError: what Metal's compiler would refuse and C++ would not. It knows nothing about data.
 """
 
 from __future__ import annotations

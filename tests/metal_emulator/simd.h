@@ -49,13 +49,13 @@ constexpr void reducible() {
 }
 #define MSL_REDUCTION(name, expression)                                                       \
   template <class A>                                                                          \
-  auto simd_##name(const A& value, site at = site::here()) {                                  \
+  auto simd_##name(A value, site at = site::here()) {                                  \
     using T = plain_t<A>;                                                                     \
     reducible<T>();                                                                           \
     return reduce<T>("simd_" #name, at, present_mask(), plain(value), [](T a, T b) { return T(expression); }); \
   }                                                                                           \
   template <class A>                                                                          \
-  auto quad_##name(const A& value, site at = site::here()) {                                  \
+  auto quad_##name(A value, site at = site::here()) {                                  \
     using T = plain_t<A>;                                                                     \
     reducible<T>();                                                                           \
     return reduce<T>("quad_" #name, at, quad_mask(), plain(value), [](T a, T b) { return T(expression); }); \
@@ -70,12 +70,12 @@ MSL_REDUCTION(xor, a ^ b)
 #undef MSL_REDUCTION
 #define MSL_PREFIX(name, start, expression)                                                                    \
   template <class A>                                                                                           \
-  auto simd_prefix_inclusive_##name(const A& value, site at = site::here()) {                                  \
+  auto simd_prefix_inclusive_##name(A value, site at = site::here()) {                                  \
     using T = plain_t<A>;                                                                                      \
     return prefix<T>("simd_prefix_inclusive_" #name, at, plain(value), T(start), true, [](T a, T b) { return T(expression); }); \
   }                                                                                                            \
   template <class A>                                                                                           \
-  auto simd_prefix_exclusive_##name(const A& value, site at = site::here()) {                                  \
+  auto simd_prefix_exclusive_##name(A value, site at = site::here()) {                                  \
     using T = plain_t<A>;                                                                                      \
     return prefix<T>("simd_prefix_exclusive_" #name, at, plain(value), T(start), false, [](T a, T b) { return T(expression); }); \
   }
@@ -102,7 +102,7 @@ T shuffle(const char* kind, site at, unsigned mask, T value, unsigned argument, 
 }
 #define MSL_SHUFFLE(name, uniform, mask, expression)                                                             \
   template <class A>                                                                                             \
-  auto name(const A& value, ushort argument, site at = site::here()) {                                           \
+  auto name(A value, ushort argument, site at = site::here()) {                                           \
     using T = plain_t<A>;                                                                                        \
     return shuffle<uniform, T>(#name, at, mask, plain(value), argument, [](int lane, unsigned k) { return int(expression); }); \
   }
@@ -118,12 +118,12 @@ MSL_SHUFFLE(quad_shuffle_xor, true, quad_mask(), k < 4 ? lane ^ int(k) : int(war
 MSL_SHUFFLE(quad_broadcast, true, quad_mask(), k < 4 ? (lane & ~3) + int(k) : int(warp_lanes + k))
 #undef MSL_SHUFFLE
 template <class A>
-auto simd_broadcast_first(const A& value, site at = site::here()) {
+auto simd_broadcast_first(A value, site at = site::here()) {
   using T = plain_t<A>;
   return shuffle<true, T>("simd_broadcast_first", at, present_mask(), plain(value), 0, [](int, unsigned) { return 0; });
 }
 template <class A, class B>
-auto simd_shuffle_and_fill_down(const A& value, const B& filling, ushort delta, site at = site::here()) {
+auto simd_shuffle_and_fill_down(A value, B filling, ushort delta, site at = site::here()) {
   using T = plain_t<A>;
   struct given {
     T value, filling;
@@ -135,7 +135,7 @@ auto simd_shuffle_and_fill_down(const A& value, const B& filling, ushort delta, 
                        });
 }
 template <class A, class B>
-auto simd_shuffle_and_fill_up(const A& value, const B& filling, ushort delta, site at = site::here()) {
+auto simd_shuffle_and_fill_up(A value, B filling, ushort delta, site at = site::here()) {
   using T = plain_t<A>;
   struct given {
     T value, filling;

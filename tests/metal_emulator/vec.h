@@ -80,7 +80,7 @@ struct vec : vec_data<T, N> {
     for (int i = 0; i < N; ++i) at(i) = T(other.at(i));
   }
   template <class A, class B, class... Rest>
-  vec(const A& a, const B& b, const Rest&... rest) {
+  vec(A a, B b, Rest... rest) {
     static_assert(parts<plain_t<A>> + parts<plain_t<B>> + (0 + ... + parts<plain_t<Rest>>) == N, "as many values as the vector has");
     int used = 0;
     put(used, plain(a));
@@ -128,7 +128,7 @@ struct vec : vec_data<T, N> {
 #define MSL_VEC_ARITHMETIC(op, assign)                        \
   MSL_VEC_OPERATOR(op, T)                                     \
   template <class T, int N, class U>                          \
-  vec<T, N>& operator assign(vec<T, N>& a, const U& b) {      \
+  vec<T, N>& operator assign(vec<T, N>& a, U b) {      \
     return a = a op plain(b);                                 \
   }
 MSL_VEC_ARITHMETIC(+, +=)

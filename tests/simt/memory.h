@@ -86,7 +86,7 @@ inline bool ordered(const buffer& b, const access& before, const access& after) 
 
 [[noreturn]] __attribute__((cold, noinline)) inline void unwritten(const buffer* b, std::size_t offset) {
   say_who();
-  say(": read of byte %zu of '%s', which no thread has written: a barrier is missing before, or the write", offset, b->name);
+  say(": read of byte %zu of '%s', which nobody has written (yet: is a barrier missing?)", offset, b->name);
   stop();
 }
 

@@ -59,7 +59,7 @@ struct ref_base {
 
 #define SIMT_ASSIGNMENTS(Ref)                     \
   template <class U>                              \
-  const Ref& operator=(const U& value) const {    \
+  const Ref& operator=(U value) const { /* by value: an index one past an array's end is found */ \
     const typename Ref::value_type converted = plain(value); \
     this->store(converted);                       \
     return *this;                                 \
@@ -83,7 +83,7 @@ struct ref : ref_base<Space, T> {
   }
 #define SIMT_REF_COMPOUND(op, assign)                                       \
   template <class Space, class T, class U>                                  \
-  const ref<Space, T>& operator assign(const ref<Space, T>& a, const U& b) { \
+  const ref<Space, T>& operator assign(const ref<Space, T>& a, U b) { \
     T value = a.load();                                                     \
     value assign plain(b);                                                  \
     a.store(value);                                                         \
