@@ -20,12 +20,11 @@ __device__ __forceinline__ __half from_float<__half>(float v) { return __float2h
 template <>
 __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
 
-// v rounded to 11 significant bits, what TF32 keeps.
-__device__ __forceinline__ float to_tf32(float v) {
-  const u32 bits = __float_as_uint(v);
-  if ((bits & 0x7F800000u) == 0x7F800000u) return v;
-  return __uint_as_float((bits + 0x0FFFu + ((bits >> 13) & 1u)) & 0xFFFFE000u);
-}
+// The first of the terms that make v: rounded to T, and in f32 to the 8 bits of a bf16.
+template <typename T>
+__device__ __forceinline__ T term(float v) { return from_float<T>(v); }
+template <>
+__device__ __forceinline__ float term<float>(float v) { return to_float(from_float<__nv_bfloat16>(v)); }
 
 // A view into a larger array may start anywhere: wide loads ask first.
 __device__ __forceinline__ bool is_aligned16(const void* p) { return (reinterpret_cast<size_t>(p) & 15) == 0; }

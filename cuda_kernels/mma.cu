@@ -8,8 +8,9 @@
 // m16n8k16 with the signs as A: +-1 is exact, so that only x decides the precision. Any order of k will do as long as
 // A and B agree, so a lane's A registers come from words it holds itself: register j is bits j and j + 16 moved to the
 // sign bits of two halves, a shift and a LOP3. With block scales four lanes share a word (a sum must not leave its
-// block), each taking 4 + 4 of its bits. Accumulators go into f32 sums every 128 columns (every word with block scales):
-// tensor cores add with fewer bits than f32.
+// block), each taking 4 + 4 of its bits. Tensor cores truncate what an f32 accumulator cannot hold: a sum of 128
+// columns of one 16-bit term fits, then it goes into an f32 sum (every word with block scales). Terms of different size
+// have accumulators of their own, for two k-steps.
 // Rows of one tile with different slots: one pass over K for each distinct slot, which skips tiles of 8 without it.
 // Why fast: ~1.3 instructions a weight whatever the rows up to 8, no copy of x or of the signs in shared memory.
 
@@ -61,8 +62,20 @@ __device__ __forceinline__ void load_b(u32 (&b)[4], const X* from, bool inside, 
   b[3] = __byte_perm(low.y, high.y, 0x7632);
 }
 
-// Outputs 32 * tile .. of one plane for rows 8 * NT * blockIdx.y ..; sums: [MMA_WARPS * NT * 8 * MMA_PITCH] shared.
-template <int NT, bool BLOCK, typename X, typename B, typename Y>
+template <int NT>
+__device__ __forceinline__ void clear(float (&to)[2][NT][4]) {
+#pragma unroll
+  for (int i = 0; i < 8 * NT; ++i) to[i / (4 * NT)][i / 4 % NT][i % 4] = 0.0f;
+}
+
+template <int NT>
+__device__ __forceinline__ void add(float (&to)[2][NT][4], const float (&from)[2][NT][4]) {
+#pragma unroll
+  for (int i = 0; i < 8 * NT; ++i) to[i / (4 * NT)][i / 4 % NT][i % 4] += from[i / (4 * NT)][i / 4 % NT][i % 4];
+}
+
+// TERMS: P > 1. Outputs 32 * tile .. of one plane for rows 8 * NT * blockIdx.y ..; sums: [MMA_WARPS * NT * 8 * MMA_PITCH] shared.
+template <int NT, bool BLOCK, bool TERMS, typename X, typename B, typename Y>
 __device__ __forceinline__ void mma_rows(
     float* sums, const X* x, const u32* packed, const float* row, const float* block, const int* slots, const B* base,
     Y* y, int P, int M, int N, int W, int S, int blocks, int tile) {
@@ -88,13 +101,7 @@ __device__ __forceinline__ void mma_rows(
     if (slot < 0 || (same & ((1u << lead) - 1u)) != 0) continue;
 
     float total[2][NT][4];
-#pragma unroll
-    for (int a = 0; a < 2; ++a)
-#pragma unroll
-      for (int c = 0; c < NT; ++c)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) total[a][c][i] = 0.0f;
-
+    clear(total);
     const u32* signs = packed + static_cast<size_t>(slot) * N * W;
     const float* scales = BLOCK ? block + static_cast<size_t>(slot) * N * blocks : nullptr;
 
@@ -110,14 +117,7 @@ __device__ __forceinline__ void mma_rows(
         float acc[2][NT][4];
 #pragma unroll
         for (int q = 0; q < 4; ++q) {
-          if (!BLOCK ? q == 0 : true) {
-#pragma unroll
-            for (int a = 0; a < 2; ++a)
-#pragma unroll
-              for (int c = 0; c < NT; ++c)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) acc[a][c][e] = 0.0f;
-          }
+          if (BLOCK || TERMS || q == 0) clear(acc);
           // Registers j = 4q .. 4q + 3 of the four A rows: two k-steps.
           u32 a[4][4];
 #pragma unroll
@@ -129,7 +129,9 @@ __device__ __forceinline__ void mma_rows(
           }
           const int word = BLOCK ? group + 4 * i + q : group + 4 * t + i;
           const int column = 32 * word + (BLOCK ? 4 * t : 4 * q);
-          for (int p = 0; p < P; ++p) {
+          float sum[2][NT][4];  // of the terms, the smallest first
+          for (int p = P - 1; p >= 0; --p) {
+            if (TERMS && p != P - 1) clear(acc);
 #pragma unroll
             for (int c = 0; c < NT; ++c) {
               if (NT > 1 && ((same >> (8 * c)) & 0xFFu) == 0) continue;
@@ -141,6 +143,10 @@ __device__ __forceinline__ void mma_rows(
                 mma<X>(acc[h][c], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
                 mma<X>(acc[h][c], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
               }
+            }
+            if (TERMS) {
+              if (p == P - 1) clear(sum);
+              add(sum, acc);
             }
           }
           if (BLOCK) {
@@ -154,17 +160,14 @@ __device__ __forceinline__ void mma_rows(
               for (int c = 0; c < NT; ++c)
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                  total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], acc[h][c][e], total[h][c][e]);
+                  const float v = TERMS ? sum[h][c][e] : acc[h][c][e];
+                  total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], v, total[h][c][e]);
                 }
+          } else if (TERMS) {
+            add(total, sum);
+          } else if (q == 3) {
+            add(total, acc);
           }
-        }
-        if (!BLOCK) {
-#pragma unroll
-          for (int h = 0; h < 2; ++h)
-#pragma unroll
-            for (int c = 0; c < NT; ++c)
-#pragma unroll
-              for (int e = 0; e < 4; ++e) total[h][c][e] += acc[h][c][e];
         }
       }
     }

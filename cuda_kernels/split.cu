@@ -1,20 +1,17 @@
 // sum_p terms[p,m,k] = col[s,k] * x[m,k], s = slots[m]: x in terms that tensor cores take without rounding
 //
-// x [M, K] any float, col [S, K] or null -> terms [P, M, Kp], Kp >= K, zero beyond K. f16 and bf16 terms are for
-// `mma.cu`; three bf16 terms hold an f32 exactly. f32 terms have 11 significant bits, which the TF32 units behind MLX's f32
-// matmul take as they are; two of them hold an f32 to half a unit in its last place. A slot out of range gives a row of zeros.
+// x [M, K] any float, col [S, K] or null -> terms [P, M, Kp], Kp >= K, zero beyond K, with [P, Kp] = sizes. f16 and bf16
+// terms are for `mma.cu`, f32 terms for MLX's f32 matmul, whose TF32 units keep 11 significant bits: they hold bf16 values
+// (8 bits). Three such terms are an f32 exactly, and sums of one term over many columns stay exact in an f32 accumulator,
+// which matters where tensor cores truncate. A slot out of range gives a row of zeros.
 // One thread an element, columns along x, rows strided along y: bound by launch overhead at the sizes it serves.
 
 namespace zen {
 
-template <typename T>
-__device__ __forceinline__ T term(float v) { return from_float<T>(v); }
-template <>
-__device__ __forceinline__ float term<float>(float v) { return to_tf32(v); }
-
 template <typename X, typename T>
 __device__ __forceinline__ void split(
-    const X* x, const float* col, const int* slots, T* terms, int P, int M, int K, int Kp, int S) {
+    const X* x, const float* col, const int* slots, const int* sizes, T* terms, int M, int K, int S) {
+  const int P = sizes[0], Kp = sizes[1];
   const int k = blockIdx.x * blockDim.x + threadIdx.x;
   if (k >= Kp) return;
   for (int m = blockIdx.y; m < M; m += gridDim.y) {

@@ -42,6 +42,7 @@ class Form(NamedTuple):
     x: mx.Dtype = mx.float32
     y: mx.Dtype = mx.float32
     tiles: int = 1  # mma: NT
+    terms: bool = False  # mma: x comes as several terms
     own_x: bool = False  # mma: one x a plane
 
 
@@ -100,9 +101,9 @@ def _matvec_body(form: Form) -> str:
 
 
 def _mma_body(form: Form) -> str:
-    x = "x@" if form.own_x else "x"
+    x, terms = "x@" if form.own_x else "x", str(form.terms).lower()
     call = (
-        f"zen::mma_rows<{form.tiles}, {{flag}}>(sums, {x}, packed@, {{row}}, {{block}}, {{slots}}, {{base}}, y@, "
+        f"zen::mma_rows<{form.tiles}, {{flag}}, {terms}>(sums, {x}, packed@, {{row}}, {{block}}, {{slots}}, {{base}}, y@, "
         "P, M, N, packed@_shape[2], S, blocks, tile);"
     ).format(**_calls(form))
     first = "x0" if form.own_x else "x"
@@ -113,22 +114,15 @@ def _mma_body(form: Form) -> str:
 
 
 def _split_body(form: Form) -> str:
-    operands = _calls(form)
-    return (
-        f"zen::split(x, {operands['col']}, {operands['slots']}, y0, ".replace("@", "0")
-        + "sizes_shape[0], x_shape[0], x_shape[1], sizes_shape[1], "
-        + ("col0_shape[0]" if form.col else "1")
-        + ");"
-    )
+    operands = {key: value.replace("@", "0") for key, value in _calls(form).items()}
+    slot_count = "col0_shape[0]" if form.col else "1"
+    return "zen::split(x, {col}, {slots}, sizes, y0, x_shape[0], x_shape[1], ".format(**operands) + f"{slot_count});"
 
 
 def _unpack_body(form: Form) -> str:
     blocks = "block0_shape[2]" if form.block else "1"
-    terms = 2 if form.block else 1
-    pointer = _pointer("block", 0, form.block)
-    return (
-        f"zen::unpack(packed0, {pointer}, y0, {terms}, packed0_shape[1], sizes_shape[1], packed0_shape[2], {blocks});"
-    )
+    block = _pointer("block", 0, form.block)
+    return f"zen::unpack(packed0, {block}, sizes, y0, packed0_shape[1], packed0_shape[2], {blocks});"
 
 
 def _merge_body(form: Form) -> str:
@@ -236,14 +230,19 @@ def _matvec(
 
 @cache
 def _sizes(terms: int, columns: int) -> mx.array:
-    """Two sizes as a shape: MLX passes no scalars. One element, broadcast."""
-    return mx.zeros((terms, columns), dtype=mx.uint8)
+    """Two numbers as data: MLX passes a kernel no scalars."""
+    return mx.array([terms, columns], dtype=mx.int32)
+
+
+def _terms(y: mx.Dtype) -> int:
+    """How many terms of 8 bits an f32 needs where the result is rounded to y."""
+    return 3 if y == mx.float32 else 2
 
 
 def split(
     x: mx.array, col: mx.array | None, slots: mx.array | None, terms: int, columns: int, dtype: mx.Dtype
 ) -> mx.array:
-    """sum_p y[p] = col[slots] * x, zero beyond K: x [M, K] -> [terms, M, columns] in f16, bf16 or f32 (11 bits)."""
+    """sum_p y[p] = col[slots] * x, zero beyond K: x [M, K] -> [terms, M, columns]; f32 terms hold bf16 values."""
     m = x.shape[0]
     use = slots if col is not None else None
     inputs = [x, _sizes(terms, columns), *([] if col is None else [col]), *([] if use is None else [use])]
@@ -265,10 +264,10 @@ def _mma(
     col = signs[0].col is not None
     columns = signs[0].packed.shape[2] * 32
     if x.dtype == mx.float32 or col:
-        terms, dtype = 3 if y == mx.float32 else 2, mx.bfloat16
+        terms, dtype = _terms(y), mx.bfloat16
         own = [split(x, sign.col, slots, terms, columns, dtype) for sign in (signs if col else signs[:1])]
     else:
-        dtype = x.dtype
+        terms, dtype = 1, x.dtype
         own = [x[None] if k == columns else split(x, None, None, 1, columns, dtype)]
     tiles = 1 if m <= _FEW_ROWS else 4
     form = _form(
@@ -280,6 +279,7 @@ def _mma(
         x=dtype,
         y=y,
         tiles=tiles,
+        terms=terms > 1,
         own_x=col,
     )
     inputs = own if slots is None else [*own, slots]
@@ -295,11 +295,11 @@ def _mma(
     return found
 
 
-def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int) -> mx.array:
+def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int, terms: int) -> mx.array:
     """packed [1, n, W], block [1, n, blocks] -> sign * block as [terms, n, K] f32 that sum to it, each exact in TF32."""
-    terms, n = 1 if block is None else 2, packed.shape[1]
+    n = packed.shape[1]
     found: list[mx.array] = kernel(Form("unpack", block=block is not None))(
-        inputs=[_sizes(1, k), packed, *([] if block is None else [block])],
+        inputs=[_sizes(terms, k), packed, *([] if block is None else [block])],
         grid=(-(-k // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(n, _MAX_GRID_Y), 1),
         threadgroup=(_ELEMENT_THREADS, 1, 1),
         output_shapes=[(terms, n, k)],
@@ -308,19 +308,22 @@ def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int) -> mx.array
     return found[0]
 
 
-def _unpacked_product(x: mx.array, sign: Sign) -> mx.array:
+def _unpacked_product(x: mx.array, sign: Sign, weight_terms: int) -> mx.array:
     """sum_k sign * block * x for x [P, M, K] f32 terms -> [M, N] f32, a bounded tile of unpacked rows after another."""
     p, m, k = x.shape
-    n = sign.packed.shape[1]
-    rows = max(1, _TILE_BYTES // (4 * k * (1 if sign.block is None else 2)))
+    rows = max(1, _TILE_BYTES // (4 * k * weight_terms))
     found: list[mx.array] = []
-    for first in range(0, n, rows):
+    for first in range(0, sign.packed.shape[1], rows):
         packed, block = sign.packed[:1, first : first + rows], sign.block
         if found:  # or all tiles would be unpacked before the first product
             packed = mx.depends([packed], [found[-1]])[0]
-        weight = _unpacked_tile(packed, None if block is None else block[:1, first : first + rows], k)
-        y = x.reshape(p * m, k) @ weight.reshape(-1, k).T
-        found.append(y.reshape(p, m, weight.shape[0], -1).sum((0, 2)))
+        weight = _unpacked_tile(packed, None if block is None else block[:1, first : first + rows], k, weight_terms)
+        products = (x.reshape(p * m, k) @ weight.reshape(-1, k).T).reshape(p, m, weight_terms, -1)
+        order = sorted(((i, j) for i in range(p) for j in range(weight_terms)), key=sum, reverse=True)
+        y = products[order[0][0], :, order[0][1]]
+        for i, j in order[1:]:  # the smallest first
+            y = y + products[i, :, j]
+        found.append(y)
     return found[0] if len(found) == 1 else mx.concatenate(found, axis=1)
 
 
@@ -330,20 +333,21 @@ def _unpack(
     """`Launch` by MLX's matmul on unpacked tiles; several slots go to the tensor-core kernel, one pass a slot and tile."""
     if slots is not None and signs[0].packed.shape[0] > 1:
         return _mma(x, signs, y_bases, slots)
-    m, k = x.shape
+    k = x.shape[1]
     terms = x.astype(mx.float32)[None]
     found = []
     for sign, base in zip(signs, y_bases, strict=True):
+        dtype = _out_dtype(x, base)
         if x.dtype == mx.float32 or sign.col is not None:
-            terms = split(x, sign.col, slots, 2, k, mx.float32)
-        y = _unpacked_product(terms, sign)
+            terms = split(x, sign.col, slots, _terms(dtype), k, mx.float32)
+        y = _unpacked_product(terms, sign, 1 if sign.block is None else _terms(dtype))
         if sign.row is not None:
             y = y * sign.row[0]
         if slots is not None:
             y = mx.where((slots == 0)[:, None], y, 0.0)
         if base is not None:
             y = base.astype(mx.float32) + y
-        found.append(y.astype(_out_dtype(x, base)))
+        found.append(y.astype(dtype))
     return found
 
 
