@@ -125,9 +125,14 @@ HEADER_ATTACKS: dict[str, tuple[Change, type[FormatError], str]] = {
     "layout without parts": (lambda h: h["layouts"].__setitem__(0, []), FormatError, "1 to 16"),
     "layout of 17 parts": (lambda h: h["layouts"].__setitem__(0, h["layouts"][0] * 17), FormatError, "1 to 16"),
     "part is a list": (lambda h: h["layouts"][0].__setitem__(0, []), FormatError, "bad part"),
-    "factor": (lambda h: h["layouts"][0][0].update(kind="factor"), UnsupportedFormat, "no such part"),
-    "rows": (lambda h: h["layouts"][0][0].update(kind="rows"), UnsupportedFormat, "no such part"),
     "unknown kind": (lambda h: h["layouts"][0][0].update(kind="wavelet"), UnsupportedFormat, "no such part"),
+    "kind in capitals": (lambda h: h["layouts"][0][0].update(kind="Factor"), UnsupportedFormat, "no such part"),
+    "a factor with a dense part's fields": (
+        lambda h: h["layouts"][0][0].update(kind="factor"),
+        FormatError,
+        "wrong fields",
+    ),
+    "rows without a number of rows": (lambda h: h["layouts"][0][0].update(kind="rows"), FormatError, "number of rows"),
     "kind is a number": (lambda h: h["layouts"][0][0].update(kind=1), FormatError, "bad part"),
     "unknown scale": (lambda h: h["layouts"][1][0].update(scale="cell"), FormatError, "scale"),
     "scale is a list": (lambda h: h["layouts"][1][0].update(scale=["row"]), FormatError, "scale"),
@@ -158,7 +163,9 @@ HEADER_ATTACKS: dict[str, tuple[Change, type[FormatError], str]] = {
     "an unused string": (lambda h: h["strings"].append("zz"), FormatError, "not used"),
     "tensors is an object": (lambda h: h.update(tensors={}), FormatError, "tensors"),
     "a tensor is an object": (lambda h: h["tensors"].__setitem__(0, {}), FormatError, "bad tensor"),
-    "five fields": (lambda h: h["tensors"][0].append(1), FormatError, "bad tensor"),
+    "five fields": (lambda h: h["tensors"][0].append(1), FormatError, "number of rows"),
+    "six fields": (lambda h: h["tensors"][0].extend([1, 1]), FormatError, "bad tensor"),
+    "three fields": (lambda h: h["tensors"][0].pop(), FormatError, "bad tensor"),
     "tensors out of order": (lambda h: h["tensors"].reverse(), FormatError, "order"),
     "a tensor twice": (lambda h: h["tensors"].insert(1, h["tensors"][0]), FormatError, "named twice"),
     "string index too high": (lambda h: h["tensors"][0].__setitem__(0, 7), FormatError, "out of range"),
@@ -280,6 +287,161 @@ def test_payload(attack: str, tmp_path: Path) -> None:
     refuse(tmp_path / "x.bitdelta", file_of(header, payload), FormatError, word)
 
 
+def kinds() -> tuple[dict[str, Any], bytearray]:
+    """A factor [5, 9] of three groups with u and v, a factor [5, 9] without any scale, and rows 2, 5, 6 of [9, 3]."""
+    coded = [[8, 2], [4, 1]]
+    header = {
+        "profile": {"name": "p"},
+        "base": {},
+        "metrics": {},
+        "target_count": 100,
+        "model_count": 200,
+        "layouts": [
+            [{"kind": "factor", "u": True, "v": True, "dtype": "f32", "groups": [[16, 1], [2, 2], [1, 1]]}],
+            [{"kind": "factor", "u": False, "v": False, "dtype": "f16", "groups": coded}],
+            [{"kind": "rows", "dtype": "f16"}],
+        ],
+        "strings": ["", "a", "b", "c"],
+        "tensors": [[0, 1, [5, 9], 0], [0, 2, [5, 9], 1], [0, 3, [9, 3], 2, 3]],
+    }
+    ones, words = (lambda n, kind: np.ones(n, kind).tobytes()), (lambda n: np.ones(n, "<u4").tobytes())
+    first = [ones(5, "<f4"), ones(9, "<f4"), ones(1, "<f4"), ones(5, "<f2"), ones(9, "<f2")]
+    first += [ones(2, "<f2"), words(2), ones(2, "<f2"), words(2), ones(1, "<f4"), words(1), words(1)]
+    second = [ones(2, "<f2"), words(4), ones(2, "<f2"), words(6), ones(1, "<f2"), words(1), ones(1, "<f2"), words(2)]
+    third = [np.array([2, 5, 6], "<u4").tobytes(), ones((3, 3), "<f2")]
+    payload = bytearray()
+    for segments in (first, second, third):
+        payload += bytes(-len(payload) % 64)
+        for segment in segments:
+            payload += bytes(-len(payload) % 4) + segment
+    return header, payload
+
+
+FIRST, SECOND, ROWS = 0, 128, 256
+U, V, L16, U16, V16 = FIRST, FIRST + 20, FIRST + 56, FIRST + 60, FIRST + 72
+STEPS2, CODES2, RIGHT2, L1, SIGNS1 = FIRST + 92, FIRST + 96, FIRST + 104, FIRST + 116, FIRST + 120
+
+
+def test_the_other_starting_point_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "x.bitdelta"
+    path.write_bytes(file_of(*kinds()))
+    assert list(read(path).tensors) == ["a", "b", "c"]
+    infos = read_header(path).tensors.values()
+    assert [info.offset for info in infos] == [FIRST, SECOND, ROWS]
+    assert [info.rows for info in infos] == [None, None, 3]
+
+
+def part(index: int) -> Callable[..., Change]:
+    """A change to the part `index`."""
+    return lambda **fields: lambda h: h["layouts"][index][0].update(**fields)
+
+
+KIND_HEADER_ATTACKS: dict[str, tuple[Change, str]] = {
+    "u is missing": (lambda h: h["layouts"][0][0].pop("u"), "wrong fields"),
+    "groups are missing": (lambda h: h["layouts"][0][0].pop("groups"), "wrong fields"),
+    "an extra field": (part(0)(scale="row"), "wrong fields"),
+    "u is a number": (part(0)(u=1), "true or false"),
+    "v is null": (part(0)(v=None), "true or false"),
+    "a factor of dtype bf16": (part(0)(dtype="bf16"), "unknown dtype"),
+    "f32 of nothing": (part(1)(dtype="f32"), "dtype of nothing"),
+    "no groups": (part(0)(groups=[]), "1 to 6 groups"),
+    "seven groups": (part(0)(groups=[[1, 1]] * 7), "1 to 6 groups"),
+    "groups are an object": (part(0)(groups={}), "1 to 6 groups"),
+    "a group is a number": (part(0)(groups=[4]), "bad group"),
+    "a group of three numbers": (part(0)(groups=[[4, 1, 1]]), "bad group"),
+    "bits are true": (part(0)(groups=[[True, 1]]), "bad group"),
+    "bits are 2.0": (part(0)(groups=[[2.0, 1]]), "bad group"),
+    "a rank is null": (part(0)(groups=[[4, None]]), "bad group"),
+    "3 bits": (part(0)(groups=[[3, 1]]), "do not exist"),
+    "0 bits": (part(0)(groups=[[0, 1]]), "do not exist"),
+    "64 bits": (part(0)(groups=[[64, 1]]), "do not exist"),
+    "bits rise": (part(0)(groups=[[2, 1], [4, 1]]), "do not fall"),
+    "bits twice": (part(0)(groups=[[4, 1], [4, 1]]), "do not fall"),
+    "rank 0": (part(0)(groups=[[4, 0]]), "bad rank"),
+    "rank -1": (part(0)(groups=[[16, 3], [4, -1]]), "bad rank"),
+    "a higher rank than the matrix": (part(0)(groups=[[4, 6]]), "higher rank"),
+    "ranks higher than the matrix together": (part(0)(groups=[[4, 3], [2, 3]]), "higher rank"),
+    "a rank of 4000 digits": (part(0)(groups=[[4, 10**4000]]), "higher rank"),
+    "a higher rank than the payload": (part(0)(groups=[[16, 2], [2, 2], [1, 1]]), "another length|cut short"),
+    "factors of a vector": (lambda h: h["tensors"][0].__setitem__(2, [9]), "needs a matrix"),
+    "rows of a vector": (lambda h: h["tensors"][2].__setitem__(2, [9]), "needs a matrix"),
+    "rows of experts": (lambda h: h["tensors"][2].__setitem__(2, [9, 3, 3]), "needs a matrix"),
+    "no number of rows": (lambda h: h["tensors"][2].pop(), "number of rows"),
+    "a number of rows for a factor": (lambda h: h["tensors"][0].append(3), "number of rows"),
+    "0 rows": (lambda h: h["tensors"][2].__setitem__(4, 0), "number of rows"),
+    "-1 rows": (lambda h: h["tensors"][2].__setitem__(4, -1), "number of rows"),
+    "true rows": (lambda h: h["tensors"][2].__setitem__(4, True), "number of rows"),
+    "3.0 rows": (lambda h: h["tensors"][2].__setitem__(4, 3.0), "number of rows"),
+    "more rows than there are": (lambda h: h["tensors"][2].__setitem__(4, 10), "number of rows"),
+    "rows past the payload": (lambda h: h["tensors"][2].__setitem__(4, 4), "cut short"),
+    "rows of dtype u32": (part(2)(dtype="u32"), "unknown dtype"),
+    "a rows part with a field": (part(2)(count=3), "wrong fields"),
+    "two parts of rows": (lambda h: h["layouts"][2].append({"kind": "rows", "dtype": "f32"}), "more than one part"),
+}
+
+
+@pytest.mark.parametrize("attack", KIND_HEADER_ATTACKS)
+def test_header_of_factors_and_rows(attack: str, tmp_path: Path) -> None:
+    change, word = KIND_HEADER_ATTACKS[attack]
+    header, payload = kinds()
+    change(header)
+    refuse(tmp_path / "x.bitdelta", file_of(header, payload), FormatError, word)
+
+
+def word(value: int) -> bytes:
+    return value.to_bytes(4, "little")
+
+
+KIND_PAYLOAD_ATTACKS: dict[str, tuple[Callable[[bytearray], Any], str]] = {
+    "u negative": (put(U, f32(-1)), "a.u"),
+    "u NaN": (put(U + 16, f32(np.nan)), "a.u"),
+    "v infinite": (put(V + 32, f32(np.inf)), "a.v"),
+    "l negative": (put(L16, f32(-1)), r"a.groups\[0\].l"),
+    "l of signs NaN": (put(L1, f32(np.nan)), r"a.groups\[2\].l"),
+    "a value of U infinite": (put(U16 + 8, f16(np.inf)), r"a.groups\[0\].U"),
+    "a value of V NaN": (put(V16, f16(np.nan)), r"a.groups\[0\].V"),
+    "a step negative": (put(STEPS2, f16(-0.5)), r"a.groups\[1\].U.steps"),
+    "a step infinite": (put(RIGHT2 + 2, f16(np.inf)), r"a.groups\[1\].V.steps"),
+    "a pad bit of codes": (put(CODES2 + 4, word(1 << 10)), r"a.groups\[1\].U"),
+    "the highest pad bit of codes": (put(RIGHT2 + 4, word(1 << 31)), r"a.groups\[1\].V"),
+    "a pad bit of signs": (put(SIGNS1, word(1 << 5)), r"a.groups\[2\].U"),
+    "a pad bit of 8-bit codes": (put(SECOND + 8, word(1 << 8)), r"b.groups\[0\].U"),
+    "a gap between a factor's segments": (put(V16 - 1, b"\1"), "gap between segments"),
+    "a row twice": (put(ROWS + 4, word(2)), "do not rise"),
+    "rows fall": (put(ROWS, word(8)), "do not rise"),
+    "the last row falls": (put(ROWS + 8, word(4)), "do not rise"),
+    "a row past the last": (put(ROWS + 8, word(9)), "a row past"),
+    "the highest row": (put(ROWS + 8, word(2**32 - 1)), "a row past"),
+    "a row's value NaN": (put(ROWS + 12, f16(np.nan)), "c.values"),
+    "a row's value infinite": (put(ROWS + 28, f16(-np.inf)), "c.values"),
+    "a trailing byte": (lambda p: p.append(0), "another length"),
+    "a byte missing": (lambda p: p.pop(), "cut short"),
+}
+
+
+@pytest.mark.parametrize("attack", KIND_PAYLOAD_ATTACKS)
+def test_payload_of_factors_and_rows(attack: str, tmp_path: Path) -> None:
+    change, expected = KIND_PAYLOAD_ATTACKS[attack]
+    header, payload = kinds()
+    change(payload)
+    refuse(tmp_path / "x.bitdelta", file_of(header, payload), FormatError, expected)
+
+
+def test_row_numbers_across_chunks(tmp_path: Path) -> None:
+    """The check goes in chunks of 2^20: a fall at their edge is found as well."""
+    count, path = (1 << 20) + 5, tmp_path / "x.bitdelta"
+    header, _ = kinds()
+    header |= {"layouts": header["layouts"][2:], "strings": ["", "c"], "tensors": [[0, 1, [count + 1, 1], 0, count]]}
+    rows = np.arange(count, dtype="<u4")
+    values = np.ones(count, "<f2").tobytes()
+    path.write_bytes(file_of(header, rows.tobytes() + values))
+    assert list(read(path).tensors) == ["c"]
+    for at in (1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, count - 1):
+        changed = rows.copy()
+        changed[at] = changed[at - 1]
+        refuse(path, file_of(header, changed.tobytes() + values), FormatError, f"expected > {at - 1}; found {at - 1}")
+
+
 PREFIX_ATTACKS: dict[str, tuple[int, bytes, type[FormatError], str]] = {
     "another magic": (0, b"bitdelta", UnsupportedFormat, "not a .bitdelta file"),
     "zip": (0, b"PK\3\4", UnsupportedFormat, "not a .bitdelta file"),
@@ -328,8 +490,9 @@ def test_read_header_checks_the_length(tmp_path: Path) -> None:
             read_header(path)
 
 
-def test_truncation_at_every_length(tmp_path: Path) -> None:
-    data, path = file_of(*valid()), tmp_path / "x.bitdelta"
+@pytest.mark.parametrize("made", [valid, kinds])
+def test_truncation_at_every_length(made: Callable[[], tuple[dict[str, Any], bytearray]], tmp_path: Path) -> None:
+    data, path = file_of(*made()), tmp_path / "x.bitdelta"
     path.write_bytes(data)
     with open(path, "r+b") as file:
         for length in reversed(range(len(data))):

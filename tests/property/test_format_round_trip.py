@@ -1,4 +1,4 @@
-"""What is written is what is read, for any shape, scale, block and number of planes."""
+"""What is written is what is read, for any shape, scale, block and number of planes, and any factors and rows."""
 
 from pathlib import Path
 
@@ -7,10 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zen_mlx.codec.factor_encode import encode_factor
 from zen_mlx.codec.pack import pack_signs, unpack_signs
-from zen_mlx.codec.parts import DensePart, SignPart, decode_all, encode_sign
+from zen_mlx.codec.parts import DensePart, Part, SignPart, decode_all, encode_sign
+from zen_mlx.codec.rows import encode_rows
+from zen_mlx.format.layout import arrays_of, layout_of
 from zen_mlx.format.read import read, read_header
-from zen_mlx.format.spec import DeltaTensor, Profile, arrays_of, layout_of, split_name
+from zen_mlx.format.spec import DeltaTensor, Profile, split_name
 from zen_mlx.format.write import write
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -41,9 +44,44 @@ def tensors(draw: st.DrawFn) -> DeltaTensor:
     return DeltaTensor(shape, tuple(encode_sign(delta, scale, block, draw(st.integers(1, 4)), dtype)))
 
 
+@st.composite
+def factors(draw: st.DrawFn, shape: tuple[int, ...]) -> Part:
+    limit = min(shape[-2:])
+    bits = draw(st.lists(st.sampled_from([1, 2, 4, 8, 16, 32]), min_size=1, max_size=min(6, limit), unique=True))
+    groups = [[each, draw(st.integers(1, limit // len(bits)))] for each in sorted(bits, reverse=True)]
+    rank, seed = sum(pair[1] for pair in groups), draw(st.integers(0, 2**30))
+    left, right = normal((*shape[:-1], rank), seed), normal((*shape[:-2], shape[-1], rank), seed + 2)
+    left[..., 0, :] = right[..., 0, :] = 1e-3
+    u = np.abs(normal(shape[:-1], seed + 4)) + 1e-3 if draw(st.booleans()) else None
+    v = np.abs(normal((*shape[:-2], shape[-1]), seed + 6)) + 1e-3 if draw(st.booleans()) else None
+    return encode_factor(left, right, groups, u, v, draw(st.sampled_from(["f16", "f32"])))
+
+
+@st.composite
+def mixed(draw: st.DrawFn) -> DeltaTensor:
+    """Factors, rows, and planes beside them, in any order."""
+    size = st.integers(1, 40)
+    shape: tuple[int, ...] = (draw(size), draw(size))
+    kinds = ["factor", "factor", "sign", "rows"]
+    if draw(st.booleans()):
+        shape, kinds = (draw(st.integers(1, 3)), *shape), kinds[:3]
+    delta = normal(shape, draw(st.integers(0, 2**30)))
+    delta[..., 0, 0] = 1e-3
+    parts: list[Part] = []
+    for kind in draw(st.permutations(kinds).flatmap(lambda given: st.integers(1, 4).map(lambda n: given[:n]))):
+        if kind == "factor":
+            parts.append(draw(factors(shape)))
+        elif kind == "rows":
+            delta[1:] *= np.random.default_rng(0).random((shape[0] - 1, 1)) < 0.3
+            parts.append(encode_rows(delta, draw(st.sampled_from(["f16", "f32"]))))
+        else:
+            parts += encode_sign(delta, "row")
+    return DeltaTensor(shape, tuple(parts))
+
+
 part = st.sampled_from(["model", "layers", "0", "17", "mlp", "q_proj", "ж", "weight", "experts", "𝄞"])
 names = st.lists(part, min_size=1, max_size=5).map(".".join)
-profiles = st.dictionaries(names, tensors(), max_size=4).map(
+profiles = st.dictionaries(names, tensors() | mixed(), max_size=4).map(
     lambda found: Profile(
         info={"name": "p", "created": "2026-01-02T03:04:05Z"}, target_count=7, model_count=9, tensors=found
     )
@@ -54,23 +92,20 @@ def same(a: DeltaTensor, b: DeltaTensor) -> None:
     assert a.shape == b.shape
     assert [layout_of(part) for part in a.parts] == [layout_of(part) for part in b.parts]
     for left, right in zip(a.parts, b.parts, strict=True):
+        assert left.nbytes == right.nbytes
         for x, y in zip(arrays_of(left), arrays_of(right), strict=True):
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y)
+    np.testing.assert_array_equal(decode_all(a.parts, a.shape), decode_all(b.parts, b.shape))
 
 
 @QUICK
 @given(profile=profiles)
 def test_version_2(profile: Profile, tmp_path: Path) -> None:
     path, again = tmp_path / "a.bitdelta", tmp_path / "b.bitdelta"
-    kept = {
-        name: tensor
-        for name, tensor in profile.tensors.items()
-        if any(array.any() for part in tensor.parts for array in arrays_of(part)[-1:])
-    }
     assert write(profile, path) == []
     found = read(path)
-    assert list(found.tensors) == sorted(kept, key=str.encode)
+    assert list(found.tensors) == sorted(profile.tensors, key=str.encode)
     for name, tensor in found.tensors.items():
         same(tensor, profile.tensors[name])
     header = read_header(path)

@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zen_mlx.cli.inspect import _kind
 from zen_mlx.cli.main import main
+from zen_mlx.codec.factor_encode import encode_svd
 from zen_mlx.codec.parts import DensePart, encode_sign
+from zen_mlx.codec.rows import encode_rows
 from zen_mlx.format.spec import DeltaTensor, Profile
+from zen_mlx.format.write import write
 from zen_mlx.names import zen_home
 from zen_mlx.profiles.store import ProfileStore
 
@@ -93,6 +97,36 @@ def test_inspect_groups_tensors_and_needs_no_base(store: ProfileStore, capsys: p
         "parts": [{"kind": "dense", "dtype": "f16"}],
         "bytes": 16,
     }
+
+
+def test_inspect_of_factors_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile, delta = _make("factors"), np.random.default_rng(0).standard_normal((12, 40), np.float32)
+    factors = encode_svd(delta, [[4, 2], [1, 3]]), encode_svd(delta, [[16, 2]], u=np.ones(12), v=np.ones(40))
+    profile.tensors = {
+        "model.embed_tokens.weight": DeltaTensor((12, 40), (encode_rows(delta),)),
+        "model.layers.0.weight": DeltaTensor((12, 40), (factors[0], *encode_sign(delta, "row"))),
+        "model.layers.1.weight": DeltaTensor((12, 40), (factors[1],)),
+    }
+    file = tmp_path / "x.bitdelta"
+    write(profile, file)
+    found = _json(capsys, "inspect", str(file))["tensors"]
+    assert found[0]["parts"] == [{"kind": "rows", "dtype": "f16", "rows": 12}]
+    assert found[1]["parts"][0] == {
+        "kind": "factor",
+        "u": False,
+        "v": False,
+        "dtype": "f16",
+        "groups": [[4, 2], [1, 3]],
+    }
+    assert main(["inspect", str(file)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "12 rows f16" in out
+    for entry, wanted in (
+        (found[1]["parts"][0], "factor, rank 2 at 4 bits, 3 at 1"),
+        (found[2]["parts"][0], "factor, rank 2 at 16 bits, u and v f16"),
+        ({"kind": "rows", "dtype": "f32", "rows": 1}, "1 row f32"),
+    ):
+        assert _kind(entry) == wanted
 
 
 def test_inspect_of_something_else_exits_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

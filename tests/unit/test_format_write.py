@@ -6,10 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zen_mlx.codec.factor import FactorGroup, FactorPart, FactorSide
+from zen_mlx.codec.factor_encode import encode_factor, encode_svd
 from zen_mlx.codec.parts import DensePart, Part, SignPart, decode, decode_all, encode_sign
+from zen_mlx.codec.rows import RowsPart, encode_rows
 from zen_mlx.errors import ConfigError
+from zen_mlx.format.layout import arrays_of
 from zen_mlx.format.read import read, read_header
-from zen_mlx.format.spec import PIECE_BYTES, DeltaTensor, Profile, arrays_of
+from zen_mlx.format.spec import PIECE_BYTES, DeltaTensor, Profile
 from zen_mlx.format.write import write
 
 
@@ -102,6 +106,24 @@ def test_dropping_a_tensor_frees_its_memory(tmp_path: Path) -> None:
     assert owners[0] != owners[1]
 
 
+def four_bits(
+    rank: int = 2, steps: np.ndarray | None = None, data: np.ndarray | None = None, **more: np.ndarray | None
+) -> FactorPart:
+    """A factor of [3, 40] with one 4-bit group."""
+    given = np.ones(rank, np.float16) if steps is None else steps
+    left = FactorSide(given, np.zeros((rank, 1), np.uint32) if data is None else data)
+    right = FactorSide(np.ones(rank, np.float16), np.zeros((rank, 5), np.uint32))
+    return FactorPart(more.get("u"), more.get("v"), (FactorGroup(4, more.get("scales"), left, right),))
+
+
+def sixteen_bits(values: np.ndarray, scales: np.ndarray | None) -> FactorPart:
+    return FactorPart(
+        None, None, (FactorGroup(16, scales, FactorSide(None, values), FactorSide(None, np.ones((1, 40), np.float16))),)
+    )
+
+
+ONE_GROUP = four_bits().groups[0]
+ROW_VALUES = np.ones((2, 40), np.float16)
 BITS, SCALE = np.zeros((3, 2), np.uint32), (np.ones(3, np.float16),)
 GOOD = SignPart("row", None, BITS, SCALE)
 REFUSED: dict[str, tuple[tuple[int, ...], list[Part]]] = {
@@ -127,6 +149,33 @@ REFUSED: dict[str, tuple[tuple[int, ...], list[Part]]] = {
     "unknown scale": ((3, 40), [SignPart("cell", None, BITS, SCALE)]),
     "block without a size": ((3, 40), [SignPart("block", None, BITS, (np.ones((3, 2), np.float16),))]),
     "row with a block": ((3, 40), [SignPart("row", 32, BITS, SCALE)]),
+    "factor of a vector": ((40,), [four_bits()]),
+    "factor without groups": ((3, 40), [FactorPart(None, None, ())]),
+    "a group twice": ((3, 40), [FactorPart(None, None, (ONE_GROUP, ONE_GROUP))]),
+    "ranks over the matrix's": ((3, 40), [four_bits(4)]),
+    "no rank at all": ((3, 40), [four_bits(data=np.zeros(1, np.uint32))]),
+    "codes of a wrong width": ((3, 40), [four_bits(data=np.zeros((2, 2), np.uint32))]),
+    "a code's pad bit": ((3, 40), [four_bits(data=np.full((2, 1), 1 << 12, np.uint32))]),
+    "float32 steps": ((3, 40), [four_bits(steps=np.ones(2, np.float32))]),
+    "a negative step": ((3, 40), [four_bits(steps=-np.ones(2, np.float16))]),
+    "l beside steps": ((3, 40), [four_bits(scales=np.ones(2, np.float16))]),
+    "16 bits without l": ((3, 40), [sixteen_bits(np.ones((1, 3), np.float16), None)]),
+    "16 bits of float32": ((3, 40), [sixteen_bits(np.ones((1, 3), np.float32), np.ones(1, np.float16))]),
+    "an infinite factor": ((3, 40), [sixteen_bits(np.full((1, 3), np.inf, np.float16), np.ones(1, np.float16))]),
+    "u of another length": ((3, 40), [four_bits(u=np.ones(4, np.float16))]),
+    "u of another float than v": ((3, 40), [four_bits(u=np.ones(3, np.float16), v=np.ones(40, np.float32))]),
+    "a negative u": ((3, 40), [four_bits(u=-np.ones(3, np.float16))]),
+    "v is not finite": ((3, 40), [four_bits(v=np.full(40, np.nan, np.float16))]),
+    "rows of a vector": ((40,), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)]),
+    "rows of experts": ((2, 3, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)]),
+    "no rows": ((3, 40), [RowsPart(np.zeros(0, np.uint32), ROW_VALUES[:0])]),
+    "more rows than there are": ((1, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)]),
+    "a row past the last": ((3, 40), [RowsPart(np.array([0, 3], np.uint32), ROW_VALUES)]),
+    "a row twice": ((3, 40), [RowsPart(np.array([1, 1], np.uint32), ROW_VALUES)]),
+    "signed row numbers": ((3, 40), [RowsPart(np.array([0, 1]), ROW_VALUES)]),
+    "other values than rows": ((3, 40), [RowsPart(np.array([0], np.uint32), ROW_VALUES)]),
+    "a row's infinity": ((3, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES * np.float16(np.inf))]),
+    "two parts of rows": ((3, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)] * 2),
     "dense infinity": ((3,), [DensePart(np.array([1, np.inf, 1], np.float16))]),
     "dense float64": ((3,), [DensePart(np.ones(3))]),
 }
@@ -187,7 +236,7 @@ def test_version_1_of_rowcol(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scales[0], row * col.mean(), rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["col", "block64", "planes", "dense"])
+@pytest.mark.parametrize("kind", ["col", "block64", "planes", "dense", "factor", "factor and plane"])
 def test_version_1_of_richer_parts(kind: str, tmp_path: Path) -> None:
     delta = normal(2, 6, 70)
     parts: list[Part] = {
@@ -195,6 +244,8 @@ def test_version_1_of_richer_parts(kind: str, tmp_path: Path) -> None:
         "block64": lambda: encode_sign(delta, "block", 64),
         "planes": lambda: encode_sign(delta, "rowcol", planes=2),
         "dense": lambda: [DensePart(delta.astype(np.float16))],
+        "factor": lambda: [encode_svd(delta, [[16, 2], [4, 2]], u=np.ones((2, 6)))],
+        "factor and plane": lambda: [encode_svd(delta, [[1, 3]]), *encode_sign(delta, "row")],
     }[kind]()
     lost = write(profile(w=(delta.shape, parts)), tmp_path / "x", version=1)
     assert lost[0].startswith("1 tensor: richer parts")
@@ -204,6 +255,38 @@ def test_version_1_of_richer_parts(kind: str, tmp_path: Path) -> None:
     for index in range(2):
         wanted = np.where(whole[index] >= 0, 1, -1) * np.abs(whole[index]).mean(axis=1, keepdims=True)
         np.testing.assert_allclose(decode(found[f"w.{index}"].parts[0], (6, 70)), wanted, rtol=1e-5)
+
+
+def test_version_1_of_rows(tmp_path: Path) -> None:
+    """Rows that did not change keep the scale 0."""
+    delta = normal(6, 70)
+    delta[[0, 2, 5]] = 0
+    lost = write(profile(w=((6, 70), [encode_rows(delta, "f32")])), tmp_path / "x", version=1)
+    assert lost[0].startswith("1 tensor: richer parts")
+    found = decode_all(read(tmp_path / "x").tensors["w"].parts, (6, 70))
+    wanted = np.where(delta >= 0, 1, -1) * np.abs(delta).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_factors_and_rows_of_nothing_are_left_out(tmp_path: Path) -> None:
+    zero = np.zeros((3, 40), np.float32)
+    nothing = [encode_svd(zero, [[bits, 2]]) for bits in (1, 2, 8, 16, 32)]
+    nothing.append(encode_svd(zero, [[32, 1], [4, 1], [1, 1]]))
+    nothing.append(encode_factor(normal(3, 2), normal(40, 2), [[4, 2]], u=np.zeros(3)))
+    tensors: dict[str, tuple[tuple[int, ...], list[Part]]] = {f"f{i}": ((3, 40), [p]) for i, p in enumerate(nothing)}
+    tensors["rows"] = (3, 40), [RowsPart(np.array([1], np.uint32), np.zeros((1, 40), np.float16))]
+    tensors["some"] = (3, 40), [encode_factor(normal(3, 2), normal(40, 2), [[16, 1], [4, 1]])]
+    write(profile(**tensors), tmp_path / "x")
+    assert list(read(tmp_path / "x").tensors) == ["some"]
+
+
+def test_a_header_tells_the_number_of_rows(tmp_path: Path) -> None:
+    delta = np.zeros((50, 8), np.float32)
+    delta[[4, 40]] = 1
+    write(profile(w=((50, 8), [encode_rows(delta)])), tmp_path / "x")
+    header = read_header(tmp_path / "x")
+    info = header.tensors["w"]
+    assert (info.shape, info.rows, info.nbytes) == ((50, 8), 2, 2 * 4 + 2 * 8 * 2)
 
 
 def test_version_1_experts_come_back_as_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from . import _view
 from ._options import AsJson
 
 if TYPE_CHECKING:
+    from ..codec.parts import Part
     from ..format.spec import Facts, Profile
 
 
@@ -58,13 +59,11 @@ def facts_document(facts: Facts) -> dict[str, Any]:
 
 def document(profile: Profile) -> dict[str, Any]:
     """The document of `zen inspect --json`."""
-    from ..format.spec import layout_of
-
     tensors = [
         {
             "name": name,
             "shape": list(tensor.shape),
-            "parts": [layout_of(part) for part in tensor.parts],
+            "parts": [_part(part) for part in tensor.parts],
             "bytes": tensor.nbytes,
         }
         for name, tensor in profile.tensors.items()
@@ -97,12 +96,10 @@ def print_facts(facts: Facts) -> None:
 
 def print_profile(profile: Profile) -> None:
     """Header, and the tensors in groups of the same name but for the numbers in it."""
-    from ..format.spec import layout_of
-
     print_facts(profile)
     groups: dict[tuple[str, tuple[int, ...], str], list[int]] = {}
     for name, tensor in profile.tensors.items():
-        kinds = " + ".join(_kind(layout_of(part)) for part in tensor.parts)
+        kinds = " + ".join(_kind(_part(part)) for part in tensor.parts)
         key = (re.sub(r"(?<=\.)\d+(?=\.)", "*", name), tensor.shape, kinds)
         group = groups.setdefault(key, [0, 0])
         group[0] += 1
@@ -115,11 +112,28 @@ def print_profile(profile: Profile) -> None:
     _view.say(f"  {len(profile.tensors)} tensors, every byte verified")
 
 
+def _part(part: Part) -> dict[str, Any]:
+    """The header's description of a part, and the number of rows where it has some."""
+    from ..format.layout import layout_of, row_count
+
+    count = row_count([part])
+    return layout_of(part) | ({} if count is None else {"rows": count})
+
+
 def _kind(entry: dict[str, Any]) -> str:
-    if entry["kind"] != "sign":
-        return f"{entry['kind']} {entry['dtype']}"
-    block = f" {entry['block']}" if "block" in entry else ""
-    return f"sign, {entry['scale']}{block} scale {entry['dtype']}"
+    """`sign, row scale f16`, `factor, rank 32 at 4 bits, 64 at 2, u and v f16`, `12 rows f16`, `dense f16`."""
+    kind, dtype = entry["kind"], entry["dtype"]
+    if kind == "sign":
+        block = f" {entry['block']}" if "block" in entry else ""
+        return f"sign, {entry['scale']}{block} scale {dtype}"
+    if kind == "factor":
+        (bits, rank), *more = entry["groups"]
+        ranks = ", ".join([f"rank {rank} at {bits} bit{'s' * (bits > 1)}", *(f"{g} at {b}" for b, g in more)])
+        vectors = " and ".join(name for name in ("u", "v") if entry[name])
+        return f"factor, {ranks}" + (f", {vectors} {dtype}" if vectors else "")
+    if kind == "rows":
+        return f"{entry['rows']} row{'s' * (entry['rows'] != 1)} {dtype}"
+    return f"{kind} {dtype}"
 
 
 def _metric(value: Any) -> str:

@@ -47,7 +47,7 @@ class FactorGroup:
 
     @property
     def rank(self) -> int:
-        return int(self.left.data.shape[-2])
+        return int(self.left.data.shape[-2]) if self.left.data.ndim > 1 else 0
 
     @property
     def nbytes(self) -> int:

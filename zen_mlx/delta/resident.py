@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..codec import parts as codec
+from ..codec.factor import FactorPart
 from ..errors import TargetError
 from ..format.spec import DeltaTensor, Profile
 from ..kernels.dispatch import Dense, Part, Sign
@@ -60,6 +61,9 @@ def _convert(tensor: DeltaTensor) -> ResidentTensor:
     for part in tensor.parts:
         if isinstance(part, codec.SignPart):
             parts.append(_sign(part, shape))
+        elif not isinstance(part, codec.DensePart):
+            kind = "factors" if isinstance(part, FactorPart) else "single rows"
+            raise TargetError(f"{kind} are not yet applicable to a model", field="kind", expected="sign or dense")
         else:
             parts.append(Dense(mx.array(part.values.reshape(slot_shape(shape)))))
     return ResidentTensor(shape, tuple(parts))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import FormatError, UnsupportedFormat
+from .layout import check_fits, check_layout, object_bytes, segments
 from .spec import (
     HEADER_FIELDS,
     MAX_HEADER_BYTES,
@@ -25,10 +26,7 @@ from .spec import (
     align,
     canonical,
     check_facts,
-    check_layout,
     check_shape,
-    object_bytes,
-    segments,
     show,
     split_name,
 )
@@ -203,7 +201,7 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
     entries.reverse()
     for number in range(len(entries)):
         entry, where = entries.pop(), f"tensors[{number}]"
-        name, layout_index = _check_entry(entry, where, strings, used, len(known), fail)
+        name, layout_index, rows = _check_entry(entry, where, strings, used, known, fail)
         if layout_index > next_layout:
             fail("layouts are not in order of first use", field=where, expected=f"<= {next_layout}", found=layout_index)
         next_layout = max(next_layout, layout_index + 1)
@@ -216,14 +214,13 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
         last = key
         shape, layout = tuple(entry[2]), known[layout_index]
         shape = shapes.setdefault(shape, shape)
-        if len(shape) < 2 and any(part["kind"] == "sign" for part in layout):
-            fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=show(entry[2]))
+        check_fits(layout, shape, rows, name, fail)
         offset = align(offset, TENSOR_ALIGN)
-        arrays = list(segments(layout, shape))
+        arrays = list(segments(layout, shape, rows))
         nbytes = arrays[-1].offset + arrays[-1].nbytes
-        out[name] = TensorInfo(shape, layout, offset, nbytes)
+        out[name] = TensorInfo(shape, layout, offset, nbytes, rows)
         offset += nbytes
-        objects += object_bytes(name, len(shape), len(arrays), len(layout))
+        objects += object_bytes(name, len(shape), layout, len(arrays))
         if objects > MAX_OBJECT_BYTES:
             expected = f"<= {MAX_OBJECT_BYTES} bytes of objects"
             fail("too many small parts", field=where, expected=expected, found=f">= {objects}")
@@ -258,15 +255,25 @@ def _check_strings(strings: list[Any], fail: Fail) -> None:
 
 
 def _check_entry(
-    entry: Any, where: str, strings: list[str], used: bytearray, layouts: int, fail: Fail
-) -> tuple[str, int]:
-    """(name, layout index) of one row `[i, j, shape, layout]` of the tensor table."""
-    if not isinstance(entry, list) or len(entry) != 4:
-        fail("bad tensor", field=where, expected="[i, j, shape, layout]", found=show(entry))
-    head, tail, shape, layout = entry
-    for index, limit in ((head, len(strings)), (tail, len(strings)), (layout, layouts)):
+    entry: Any,
+    where: str,
+    strings: list[str],
+    used: bytearray,
+    layouts: list[tuple[dict[str, Any], ...]],
+    fail: Fail,
+) -> tuple[str, int, int | None]:
+    """(name, layout index, R or None) of a row `[i, j, shape, layout]` or `[i, j, shape, layout, R]` of the tensor table."""
+    if not isinstance(entry, list) or len(entry) not in (4, 5):
+        fail("bad tensor", field=where, expected="[i, j, shape, layout], and R with a rows part", found=show(entry))
+    head, tail, shape, layout, *rest = entry
+    for index, limit in ((head, len(strings)), (tail, len(strings)), (layout, len(layouts))):
         if type(index) is not int or not 0 <= index < limit:
             fail("index out of range", field=where, expected=f"an integer from 0 to {limit - 1}", found=show(index))
+    wanted = 5 if any(part["kind"] == "rows" for part in layouts[layout]) else 4
+    if len(entry) != wanted:
+        fail("a number of rows goes with a rows part", field=where, expected=f"{wanted} entries", found=show(entry))
+    if rest and type(rest[0]) is not int:
+        fail("bad number of rows", field=where, expected="an integer", found=show(rest[0]))
     check_shape(shape, where, fail)
     length = len(strings[head]) + len(strings[tail])
     if not 0 < length <= MAX_NAME_BYTES:
@@ -276,4 +283,4 @@ def _check_entry(
         found = f"{show(strings[head])} + {show(strings[tail])}"
         fail("a name is split at another place", field=where, expected=show(split_name(name)), found=found)
     used[head] = used[tail] = 1
-    return name, layout
+    return name, layout, rest[0] if rest else None

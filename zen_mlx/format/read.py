@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..codec.parts import DensePart, Part, SignPart
 from ..errors import FormatError, InputError, UnsupportedFormat
 from . import v1_read
 from .header import parse_header
+from .layout import part_of, segments
 from .payload import read_payload
-from .spec import MAGIC, PREFIX_BYTES, DeltaTensor, Facts, Fail, Header, Profile, TensorInfo, segments
-from .values import check_bits, check_dense, check_scales
+from .spec import MAGIC, PREFIX_BYTES, DeltaTensor, Facts, Fail, Header, Profile, TensorInfo
+from .values import check_numbers
 
 
 def read(path: str | os.PathLike[str]) -> Profile:
@@ -115,24 +115,13 @@ def _tensor(name: str, info: TensorInfo, buffer: Any, fail: Fail) -> DeltaTensor
     """The parts as views of `buffer`, their numbers checked."""
     arrays: list[list[Any]] = [[] for _ in info.layout]
     end = 0
-    for segment in segments(info.layout, info.shape):
+    for segment in segments(info.layout, info.shape, info.rows):
         if segment.offset > end and buffer[end : segment.offset].any():
             fail("a gap between segments is not zero", field=name, expected=0, found=f"set bytes after {end}")
         end = segment.offset + segment.nbytes
         raw = buffer[segment.offset : segment.offset + segment.nbytes]
         array = raw.view(segment.dtype).reshape(segment.shape)
-        where = f"{name}.{segment.role}"
-        if segment.role == "bits":
-            check_bits(array, info.shape[-1], where, fail)
-        elif segment.role == "scales":
-            check_scales(array, where, fail)
-        else:
-            check_dense(array, where, fail)
+        check_numbers(array, segment, name, fail)
         arrays[segment.part].append(array)
-    parts: list[Part] = []
-    for entry, (first, *rest) in zip(info.layout, arrays, strict=True):
-        if entry["kind"] == "sign":
-            parts.append(SignPart(entry["scale"], entry.get("block"), first, tuple(rest)))
-        else:
-            parts.append(DensePart(first))
+    parts = (part_of(entry, own) for entry, own in zip(info.layout, arrays, strict=True))
     return DeltaTensor(info.shape, tuple(parts))

@@ -1,6 +1,6 @@
-"""What a `.bitdelta` file says: the profile, its tensors, and how a tensor's parts lie in the payload.
+"""What a `.bitdelta` file says: the profile and its tensors, with the rules for names, shapes and facts.
 
-Both `read` and `write` take every size and every rule from here, so they cannot disagree.
+Both `read` and `write` take every rule from here and from `layout`, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -8,17 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-import numpy as np
-
-from ..codec.pack import words
-from ..codec.parts import DTYPES, MAX_PARTS, DensePart, Part, SignPart
-from ..codec.scales import SCALES, scale_shapes
-from ..config import BLOCK_SIZES
+from ..codec.parts import Part
 
 MAGIC = b"BITDELTA"
 PREFIX_BYTES = 64
@@ -29,10 +24,9 @@ MAX_DIM = 2**31 - 1
 MAX_NAME_BYTES = 1024
 MAX_TEXT = 65_536
 MAX_OBJECT_BYTES = 56 << 20
-"""What the reader's Python objects may take beside the payload; see `object_bytes`."""
+"""What the reader's Python objects may take beside the payload; see `layout.object_bytes`."""
 MAX_COUNT = 2**63 - 1
 PIECE_BYTES = 4 << 20
-SEGMENT_ALIGN = 4
 TENSOR_ALIGN = 64
 HEADER_FIELDS = (
     "base",
@@ -70,12 +64,16 @@ class DeltaTensor:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where a tensor lies: its shape, the layout of its parts, and `nbytes` of payload from `offset` on."""
+    """Where a tensor lies: its shape, the layout of its parts, and `nbytes` of payload from `offset` on.
+
+    rows: R of its `rows` part, None without one.
+    """
 
     shape: tuple[int, ...]
     layout: tuple[dict[str, Any], ...]
     offset: int
     nbytes: int
+    rows: int | None = None
 
 
 @dataclass(kw_only=True)
@@ -146,56 +144,6 @@ def align(offset: int, to: int) -> int:
     return -(-offset // to) * to
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One array in the payload, `offset` bytes from its tensor's start."""
-
-    part: int
-    role: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-
-
-def segments(layout: tuple[dict[str, Any], ...], shape: tuple[int, ...]) -> Iterator[Segment]:
-    """The arrays of a tensor in file order, by exact integer arithmetic; nothing is allocated."""
-    offset = 0
-    for index, entry in enumerate(layout):
-        dtype = DTYPES[entry["dtype"]]
-        arrays: list[tuple[str, np.dtype[Any], tuple[int, ...]]]
-        if entry["kind"] == "sign":
-            arrays = [("bits", np.dtype("<u4"), (*shape[:-1], words(shape[-1])))]
-            arrays += [("scales", dtype, dims) for dims in scale_shapes(entry["scale"], shape, entry.get("block"))]
-        else:
-            arrays = [("dense", dtype, shape)]
-        for role, kind, dims in arrays:
-            offset = align(offset, SEGMENT_ALIGN)
-            nbytes = math.prod(dims) * kind.itemsize
-            yield Segment(index, role, kind, dims, offset, nbytes)
-            offset += nbytes
-
-
-def object_bytes(name: str, dims: int, arrays: int, parts: int) -> int:
-    """About what a tensor's Python objects take, its payload left out: a million parts of one bit each must not fit."""
-    return 320 + len(name.encode()) + 16 * dims + 128 * parts + arrays * (100 + 16 * dims)
-
-
-def layout_of(part: Part) -> dict[str, Any]:
-    """The header's description of `part`."""
-    if isinstance(part, DensePart):
-        return {"kind": "dense", "dtype": part.dtype}
-    entry: dict[str, Any] = {"kind": "sign", "scale": part.scale, "dtype": part.dtype}
-    if part.block is not None:
-        entry["block"] = part.block
-    return entry
-
-
-def arrays_of(part: Part) -> tuple[np.ndarray, ...]:
-    """The arrays of `part` in file order."""
-    return (part.bits, *part.scales) if isinstance(part, SignPart) else (part.values,)
-
-
 def show(value: Any) -> str:
     """`value` for an error message, cut at 80 characters."""
     if isinstance(value, str):
@@ -206,35 +154,6 @@ def show(value: Any) -> str:
         return f"{type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def check_layout(parts: Any, where: str, fail: Fail, unsupported: Fail) -> None:
-    """One entry of the layout table: a list of 1 to 16 parts with exactly their fields."""
-    if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
-        fail("bad layout", field=where, expected=f"a list of 1 to {MAX_PARTS} parts", found=show(parts))
-    for index, part in enumerate(parts):
-        at = f"{where}[{index}]"
-        if not isinstance(part, dict) or not isinstance(part.get("kind"), str):
-            fail("bad part", field=at, expected="an object with a kind", found=show(part))
-        kind = part["kind"]
-        if kind not in ("sign", "dense"):
-            unsupported(
-                "this version reads no such part", field=f"{at}.kind", expected="sign or dense", found=show(kind)
-            )
-        fields = {"kind", "dtype"}
-        if kind == "sign":
-            fields.add("scale")
-            if not isinstance(part.get("scale"), str) or part["scale"] not in SCALES:
-                found = show(part.get("scale"))
-                fail("unknown kind of scale", field=f"{at}.scale", expected=", ".join(SCALES), found=found)
-            if part["scale"] == "block":
-                fields.add("block")
-                if type(part.get("block")) is not int or part["block"] not in BLOCK_SIZES:
-                    fail("bad block size", field=f"{at}.block", expected=BLOCK_SIZES, found=show(part.get("block")))
-        if set(part) != fields:
-            fail("wrong fields in a part", field=at, expected=sorted(fields), found=show(sorted(part)[:8]))
-        if not isinstance(part["dtype"], str) or part["dtype"] not in DTYPES:
-            fail("unknown dtype", field=f"{at}.dtype", expected=", ".join(DTYPES), found=show(part["dtype"]))
 
 
 def check_shape(shape: Any, where: str, fail: Fail) -> None:

@@ -18,9 +18,10 @@ from typing import BinaryIO
 import numpy as np
 
 from ..codec.pack import pack_signs
-from ..codec.parts import DensePart, Part, SignPart, decode_all
+from ..codec.parts import SignPart, decode_all
 from ..codec.scales import fit_scales
 from .flat_bits import write_rows
+from .layout import arrays_of, layout_of, part_of
 from .spec import MAGIC, MAX_TENSORS, DeltaTensor, Fail, Profile
 from .v1_read import BLOCK
 
@@ -91,13 +92,9 @@ def _matrices(name: str, tensor: DeltaTensor, lost: Counter[str]) -> Iterator[tu
     if len(lead) > 1:
         lost["axes"] += 1
     for number, index in enumerate(np.ndindex(*lead)):
-        parts: list[Part] = []
-        for part in tensor.parts:
-            if isinstance(part, SignPart):
-                scales = tuple(np.asarray(array[index]) for array in part.scales)
-                parts.append(SignPart(part.scale, part.block, part.bits[index], scales))
-            else:
-                parts.append(DensePart(part.values[index]))
+        parts = (
+            part_of(layout_of(part), [np.asarray(array[index]) for array in arrays_of(part)]) for part in tensor.parts
+        )
         yield f"{name}.{number}", DeltaTensor(shape, tuple(parts))
 
 

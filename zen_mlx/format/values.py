@@ -1,18 +1,32 @@
-"""Which numbers a part may hold: pad bits 0, scales finite and >= 0, dense values finite. Memory: one chunk."""
+"""Which numbers a part may hold: pad bits 0, scales finite and >= 0, values finite, row numbers rising. Memory: a chunk."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..codec.pack import WORD_BITS
+from .layout import Segment
 from .spec import Fail
 
 _CHUNK = 1 << 20
 
 
-def check_bits(bits: np.ndarray, columns: int, where: str, fail: Fail) -> None:
-    """The bits past `columns` in each row's last word are 0."""
-    used = columns % WORD_BITS
+def check_numbers(array: np.ndarray, segment: Segment, name: str, fail: Fail) -> None:
+    """What `segment.rule` asks of `array`, of the tensor `name`."""
+    where = f"{name}.{segment.role}"
+    if segment.rule == "bits":
+        check_bits(array, segment.limit, where, fail)
+    elif segment.rule == "scales":
+        check_scales(array, where, fail)
+    elif segment.rule == "rows":
+        check_rows(array, segment.limit, where, fail)
+    else:
+        check_dense(array, where, fail)
+
+
+def check_bits(bits: np.ndarray, count: int, where: str, fail: Fail) -> None:
+    """The bits past the first `count` of each row are 0; they are all in its last word."""
+    used = count % WORD_BITS
     if used == 0:
         return
     last = bits.reshape(-1, bits.shape[-1])[:, -1]
@@ -40,3 +54,14 @@ def check_dense(values: np.ndarray, where: str, fail: Fail) -> None:
             fail(
                 "a value is not finite", field=where, expected="a finite number", found=str(some[~np.isfinite(some)][0])
             )
+
+
+def check_rows(rows: np.ndarray, end: int, where: str, fail: Fail) -> None:
+    """Row numbers rise strictly and end before `end`."""
+    for start in range(0, rows.size, _CHUNK):
+        some = rows[max(0, start - 1) : start + _CHUNK]
+        if not (some[1:] > some[:-1]).all():
+            at = start + int((some[1:] <= some[:-1]).argmax()) + (start == 0)
+            fail("row numbers do not rise", field=where, expected=f"> {rows[at - 1]}", found=int(rows[at]))
+    if int(rows[-1]) >= end:
+        fail("a row past the last", field=where, expected=f"< {end}", found=int(rows[-1]))

@@ -9,9 +9,11 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from ..codec.parts import MAX_PARTS, DensePart, SignPart
+from ..codec.factor import FactorPart, FactorSide
+from ..codec.parts import MAX_PARTS, Part, SignPart
 from ..errors import ConfigError
 from ..fsio import publish
+from .layout import arrays_of, check_fits, check_layout, layout_of, object_bytes, row_count, segments
 from .spec import (
     MAGIC,
     MAX_HEADER_BYTES,
@@ -25,18 +27,13 @@ from .spec import (
     Fail,
     Profile,
     align,
-    arrays_of,
     canonical,
     check_facts,
-    check_layout,
     check_shape,
-    layout_of,
-    object_bytes,
-    segments,
     split_name,
 )
 from .v1_write import write_v1
-from .values import check_bits, check_dense, check_scales
+from .values import check_numbers
 
 
 def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> list[str]:
@@ -80,8 +77,7 @@ def _checked_names(profile: Profile, fail: Fail) -> list[str]:
             fail("a name is not Unicode text", field="tensors", expected="UTF-8", found=ascii(name))
         if not 0 < len(key) <= MAX_NAME_BYTES:
             fail("bad length of a name", field="tensors", expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
-        arrays = _check_tensor(name, tensor, fail)
-        objects += object_bytes(name, len(tensor.shape), arrays, len(tensor.parts))
+        objects += _check_tensor(name, tensor, fail)
         if not all(_is_zero(part) for part in tensor.parts):
             keyed.append((key, name))
     if objects > MAX_OBJECT_BYTES:
@@ -89,36 +85,46 @@ def _checked_names(profile: Profile, fail: Fail) -> list[str]:
     return [name for _, name in sorted(keyed)]
 
 
-def _is_zero(part: SignPart | DensePart) -> bool:
+def _is_zero(part: Part) -> bool:
+    if isinstance(part, FactorPart):
+        vectors = [array for array in (part.u, part.v) if array is not None]
+        return not all(array.any() for array in vectors) or all(
+            any(
+                not array.any()
+                for array in (group.scales, *map(_sizes, (group.left, group.right)))
+                if array is not None
+            )
+            for group in part.groups
+        )
     arrays = part.scales if isinstance(part, SignPart) else (part.values,)
     return any(not array.any() for array in arrays)
 
 
+def _sizes(side: FactorSide) -> np.ndarray | None:
+    """What makes a side zero when it is: the steps, or the values; a sign never is."""
+    return side.steps if side.data.dtype == np.uint32 else side.data
+
+
 def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> int:
-    """The number of arrays, each of which has the type, shape and values the format asks for."""
+    """`object_bytes` of a tensor; each of its arrays has the type, shape and values the format asks for."""
     check_shape(tensor.shape, name, fail)
     layout = [layout_of(part) for part in tensor.parts]
     if not 1 <= len(layout) <= MAX_PARTS:
         fail("bad number of parts", field=name, expected=f"1 to {MAX_PARTS}", found=len(layout))
     check_layout(layout, name, fail, fail)
-    if len(tensor.shape) < 2 and any(isinstance(part, SignPart) for part in tensor.parts):
-        fail("a sign part needs a matrix", field=name, expected="[.., N, K]", found=tensor.shape)
+    rows = row_count(tensor.parts)
+    check_fits(layout, tensor.shape, rows, name, fail)
     arrays = [array for part in tensor.parts for array in arrays_of(part)]
-    expected = list(segments(tuple(layout), tensor.shape))
+    expected = list(segments(layout, tensor.shape, rows))
     if len(arrays) != len(expected):
         fail("wrong number of arrays", field=name, expected=len(expected), found=len(arrays))
     for array, segment in zip(arrays, expected, strict=True):
-        where = f"{name}.{segment.role}"
         if array.dtype != segment.dtype or array.shape != segment.shape:
             wanted = f"{segment.dtype.name} {segment.shape}"
-            fail("wrong array", field=where, expected=wanted, found=f"{array.dtype.name} {array.shape}")
-        if segment.role == "bits":
-            check_bits(array, tensor.shape[-1], where, fail)
-        elif segment.role == "scales":
-            check_scales(array, where, fail)
-        else:
-            check_dense(array, where, fail)
-    return len(arrays)
+            found = f"{array.dtype.name} {array.shape}"
+            fail("wrong array", field=f"{name}.{segment.role}", expected=wanted, found=found)
+        check_numbers(array, segment, name, fail)
+    return object_bytes(name, len(tensor.shape), layout, len(arrays))
 
 
 def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: BinaryIO, fail: Fail) -> None:
@@ -134,7 +140,8 @@ def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: B
         index = known.setdefault(canonical(layout), len(layouts))
         if index == len(layouts):
             layouts.append(layout)
-        tensors.append([at[head], at[tail], list(tensor.shape), index])
+        rows = row_count(tensor.parts)
+        tensors.append([at[head], at[tail], list(tensor.shape), index, *([] if rows is None else [rows])])
     header = {**facts, "layouts": layouts, "payload_sha256": "0" * 64, "strings": strings, "tensors": tensors}
     size = len(_padded(header))
     if size > MAX_HEADER_BYTES:
@@ -147,7 +154,7 @@ def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: B
         start = out.offset
         layout = [layout_of(part) for part in tensor.parts]
         arrays = (array for part in tensor.parts for array in arrays_of(part))
-        for array, segment in zip(arrays, segments(tuple(layout), tensor.shape), strict=True):
+        for array, segment in zip(arrays, segments(layout, tensor.shape, row_count(tensor.parts)), strict=True):
             out.zeros(start + segment.offset - out.offset)
             out.append(array)
     header["payload_sha256"] = out.digest()
