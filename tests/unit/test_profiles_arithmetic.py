@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zen_mlx.codec.parts import DensePart, Part, SignPart, decode_all, encode_sign
+from zen_mlx.codec.factor import FactorPart
+from zen_mlx.codec.factor_encode import encode_factor, encode_svd
+from zen_mlx.codec.parts import DensePart, Part, SignPart, decode, decode_all, encode_sign
+from zen_mlx.codec.rows import RowsPart, encode_rows
 from zen_mlx.errors import BaseMismatchError, ConfigError
 from zen_mlx.format.spec import DeltaTensor, Profile
+from zen_mlx.format.write import write
 from zen_mlx.profiles.diff import diff
 from zen_mlx.profiles.merge import merge_exact, requantize
 
@@ -141,3 +146,76 @@ def test_diff_of_nothing_and_of_other_shapes() -> None:
     other = profile(0)
     other.tensors["a.weight"] = DeltaTensor((8, 64), tuple(encode_sign(np.ones((8, 64), np.float32))))
     assert diff(profile(0), other)["tensors"][0]["cosine"] is None
+
+
+EVERY = [[32, 1], [16, 1], [8, 1], [4, 1], [2, 1], [1, 1]]
+
+
+def of(tensors: dict[str, tuple[tuple[int, ...], list[Part]]]) -> Profile:
+    base = {"weights": "ab" * 32, "tokenizer": "cd" * 32}
+    return made({}, base, {name: DeltaTensor(shape, tuple(parts)) for name, (shape, parts) in tensors.items()})
+
+
+@pytest.mark.parametrize("weight", [0.3, -0.3, -1.0, 2.0, -1e-6])
+@pytest.mark.parametrize("vectors", ["", "u", "v", "uv"])
+@pytest.mark.parametrize("groups", [EVERY, [[4, 3]], [[16, 2]], [[1, 6]]], ids=str)
+@pytest.mark.parametrize("shape", [(10, 45), (45, 10), (3, 7, 33)])
+def test_merging_factors_is_exact(
+    weight: float, vectors: str, groups: list[list[int]], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    rng, rank = np.random.default_rng(5), sum(pair[1] for pair in groups)
+    u = rng.random(shape[:-1]) if "u" in vectors else None
+    v = rng.random((*shape[:-2], shape[-1])) if "v" in vectors else None
+    left, right = rng.normal(size=(*shape[:-1], rank)), rng.normal(size=(*shape[:-2], shape[-1], rank))
+    part = encode_factor(left, right, groups, u, v)
+    (plane,) = encode_sign(rng.normal(size=shape).astype(np.float32), "row")
+    merged = merge_exact([of({"w": (shape, [part])}), of({"w": (shape, [part, plane])})], [weight, 0.5], INFO)
+    parts = merged.tensors["w"].parts
+    assert [type(each) for each in parts] == [FactorPart, FactorPart, SignPart]
+    assert all(each.dtype == "f32" for each in parts)
+    wanted = (np.float32(weight) + 0.5) * decode(part, shape) + 0.5 * decode(plane, shape)
+    np.testing.assert_allclose(decode_all(parts, shape), wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        decode(parts[0], shape), weight * decode(part, shape), rtol=1e-5, atol=1e-6 * abs(weight)
+    )
+    # What came out is a valid profile, and the codes of U alone were turned.
+    write(merged, tmp_path / "merged.bitdelta")
+    for before, after in zip(part.groups, parts[0].groups, strict=True):
+        np.testing.assert_array_equal(before.right.data, after.right.data)
+
+
+def test_merging_rows_sums_equal_rows(tmp_path: Path) -> None:
+    a, b = np.zeros((2, 9, 5), np.float32)
+    a[[1, 4, 8]], b[[0, 4]] = 1.5, -2.25
+    (plane,) = encode_sign(np.ones((9, 5), np.float32), "row")
+    profiles = [of({"w": ((9, 5), [plane, encode_rows(a)])}), of({"w": ((9, 5), [encode_rows(b), plane])})]
+    merged = merge_exact(profiles, [0.5, -2.0], INFO)
+    first, rows, second = merged.tensors["w"].parts
+    assert isinstance(rows, RowsPart)
+    assert isinstance(first, SignPart)
+    assert isinstance(second, SignPart)
+    assert (rows.rows.tolist(), rows.rows.dtype, rows.dtype) == ([0, 1, 4, 8], np.uint32, "f32")
+    np.testing.assert_array_equal(decode(rows, (9, 5)), 0.5 * a - 2 * b)
+    write(merged, tmp_path / "merged.bitdelta")
+    with pytest.raises(ConfigError) as caught:
+        merge_exact([of({"w": ((9, 5), [RowsPart(rows.rows, np.full((4, 5), 3e38, np.float32))])})] * 2, [1, 1], INFO)
+    assert caught.value.field == "weights"
+
+
+def test_requantizing_factors_and_rows() -> None:
+    delta = np.random.default_rng(0).normal(size=(20, 40)).astype(np.float32)
+    some = delta.copy()
+    some[::2] = 0
+    small, error = requantize(
+        of({"f": ((20, 40), [encode_svd(delta, [[4, 8]])]), "r": ((20, 40), [encode_rows(some)])})
+    )
+    assert isinstance(small.tensors["f"].parts[0], SignPart)
+    assert isinstance(small.tensors["r"].parts[0], RowsPart)
+    assert 0 < error < 0.7
+
+
+def test_diff_of_factors_and_rows() -> None:
+    delta = np.random.default_rng(0).normal(size=(20, 40)).astype(np.float32)
+    pairs = {"f": ((20, 40), [encode_svd(delta, [[8, 20]])]), "r": ((20, 40), [encode_rows(delta)])}
+    total = diff(of(pairs), of({name: (shape, [DensePart(delta)]) for name, (shape, _) in pairs.items()}))["total"]
+    assert total["cosine"] == pytest.approx(1, abs=1e-3)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..codec.pack import words
+from ..codec.codes import flip_codes
+from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.parts import MAX_PARTS, DensePart, Part, SignPart, decode_all, encode_sign
+from ..codec.rows import RowsPart, encode_rows
 from ..errors import BaseMismatchError, ConfigError
 from ..format.spec import DeltaTensor, Profile
 
@@ -17,6 +19,7 @@ from ..format.spec import DeltaTensor, Profile
 def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: dict[str, Any]) -> Profile:
     """Each tensor's parts side by side, scales times weight in f32; a negative weight flips the signs.
 
+    Parts of rows become one, their values summed where two have the same row.
     `ConfigError` for weights that do not fit, or more than 16 parts in a tensor; `BaseMismatchError` when the profiles
     belong to different bases.
     """
@@ -40,13 +43,13 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: dic
         if weight == 0:
             continue
         for name, tensor in profile.tensors.items():
-            parts = tuple(_scaled(part, weight, tensor.shape[-1]) for part in tensor.parts)
+            parts = tuple(_scaled(part, weight, tensor.shape) for part in tensor.parts)
             if name in tensors:
                 if tensors[name].shape != tensor.shape:
                     raise BaseMismatchError(
                         "shapes differ", field=name, expected=tensors[name].shape, found=tensor.shape
                     )
-                parts = tensors[name].parts + parts
+                parts = _one_of_rows(tensors[name].parts + parts)
             if len(parts) > MAX_PARTS:
                 raise ConfigError(
                     "too many parts for an exact merge",
@@ -67,7 +70,10 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: dic
 
 
 def requantize(profile: Profile, scale: str = "rowcol", planes: int = 1) -> tuple[Profile, float]:
-    """(profile with `planes` sign planes a matrix, relative error ||D' - D|| / ||D|| over all tensors)."""
+    """(profile with `planes` sign planes a matrix, relative error ||D' - D|| / ||D|| over all tensors).
+
+    What is nothing but values or rows is only rounded to float16.
+    """
     lost = energy = 0.0
     tensors = {}
     for name, tensor in profile.tensors.items():
@@ -75,6 +81,8 @@ def requantize(profile: Profile, scale: str = "rowcol", planes: int = 1) -> tupl
         parts: tuple[Part, ...]
         if len(tensor.shape) < 2 or all(isinstance(part, DensePart) for part in tensor.parts):
             parts = (DensePart(delta.astype(np.float16)),)
+        elif all(isinstance(part, RowsPart) for part in tensor.parts) and delta.any():
+            parts = (encode_rows(delta),)
         else:
             parts = tuple(encode_sign(delta, scale, None, planes))
         tensors[name] = DeltaTensor(tensor.shape, parts)
@@ -91,17 +99,66 @@ def requantize(profile: Profile, scale: str = "rowcol", planes: int = 1) -> tupl
     return out, math.sqrt(lost / energy) if energy else 0.0
 
 
-def _scaled(part: Part, weight: float, columns: int) -> Part:
+def _scaled(part: Part, weight: float, shape: tuple[int, ...]) -> Part:
     if isinstance(part, DensePart):
         return DensePart(_times(part.values, weight))
+    if isinstance(part, RowsPart):
+        return RowsPart(part.rows, _times(part.values, weight))
+    if isinstance(part, FactorPart):
+        return _scaled_factor(part, weight, shape)
     first, *rest = (scale.astype(np.float32) for scale in part.scales)
-    bits = part.bits
-    if weight < 0:
-        mask = np.full(words(columns), 0xFFFFFFFF, np.uint32)
-        if columns % 32:
-            mask[-1] = (1 << columns % 32) - 1
-        bits = bits ^ mask
+    bits = flip_codes(part.bits, shape[-1]) if weight < 0 else part.bits
     return SignPart(part.scale, part.block, bits, (_times(first, abs(weight)), *rest))
+
+
+def _scaled_factor(part: FactorPart, weight: float, shape: tuple[int, ...]) -> FactorPart:
+    """|weight| goes into u, else v, else l; into a constant vector on the shorter side where a group has no l."""
+    n, k = shape[-2:]
+    u, v = (None if array is None else array.astype(np.float32) for array in (part.u, part.v))
+    scales = [None if group.scales is None else group.scales.astype(np.float32) for group in part.groups]
+    if u is None and v is None and any(array is None for array in scales):
+        if n <= k:
+            u = np.ones(shape[:-1], np.float32)
+        else:
+            v = np.ones((*shape[:-2], k), np.float32)
+    if u is not None:
+        u = _times(u, abs(weight))
+    elif v is not None:
+        v = _times(v, abs(weight))
+    else:
+        scales = [None if array is None else _times(array, abs(weight)) for array in scales]
+    lefts = [group.left if weight > 0 else _negated(group.left, n * group.bits) for group in part.groups]
+    groups = (
+        FactorGroup(group.bits, array, left, group.right)
+        for group, array, left in zip(part.groups, scales, lefts, strict=True)
+    )
+    return FactorPart(u, v, tuple(groups))
+
+
+def _negated(side: FactorSide, used_bits: int) -> FactorSide:
+    codes = side.data.dtype == np.uint32
+    return FactorSide(side.steps, flip_codes(side.data, used_bits) if codes else -side.data)
+
+
+def _one_of_rows(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """`parts` with at most one of rows, at the first one's place."""
+    found = [part for part in parts if isinstance(part, RowsPart)]
+    if len(found) < 2:
+        return parts
+    rows, places = np.unique(np.concatenate([part.rows for part in found]), return_inverse=True)
+    values = np.zeros((len(rows), found[0].values.shape[-1]), np.float32)
+    start = 0
+    for part in found:
+        with np.errstate(over="ignore"):
+            values[places[start : start + len(part.rows)]] += part.values
+        start += len(part.rows)
+    if not np.isfinite(values).all():
+        raise ConfigError(
+            "the sum is out of float32's range", field="weights", expected="finite rows", found="infinity"
+        )
+    at = next(index for index, part in enumerate(parts) if isinstance(part, RowsPart))
+    others = [part for part in parts if not isinstance(part, RowsPart)]
+    return (*others[:at], RowsPart(rows, values), *others[at:])
 
 
 def _times(values: np.ndarray, weight: float) -> np.ndarray:
