@@ -50,8 +50,12 @@ struct meeting {
   site at;
   unsigned mask = 0, arrived = 0, to_read = 0;
   std::size_t value_bytes;
-  alignas(64) char in[warp_lanes * lane_bytes], out[warp_lanes * lane_bytes];
+  struct values* place = nullptr;
   bool free() const { return !arrived && !to_read; }
+};
+
+struct alignas(64) values {
+  char in[warp_lanes * meeting::lane_bytes], out[warp_lanes * meeting::lane_bytes];
 };
 
 struct lane_state {
@@ -63,7 +67,7 @@ struct lane_state {
 };
 
 struct warp_state {
-  static constexpr unsigned meetings = 4;
+  static constexpr unsigned meetings = 24;
   unsigned present = 0;  // lanes that exist: fewer than 32 in a partial group's last warp
   std::uint32_t epoch = 1;
   meeting open[meetings];
@@ -99,6 +103,7 @@ struct machine {
   }
 };
 inline machine m;
+inline values room[max_warps][warp_state::meetings];
 
 inline unsigned lane_in_group() { return m.running; }
 inline unsigned lane_id() { return m.running % warp_lanes; }
@@ -207,18 +212,19 @@ inline Out rendezvous(const char* kind, site at, unsigned mask, const In& in, Co
       met = &candidate;
   if (!met) {
     for (meeting& candidate : warp.open)
-      if (candidate.free()) met = &candidate;
+      if (!met && candidate.free()) met = &candidate;
     if (!met) fail(at, "%s: lanes of this simdgroup are in more than %u different places", kind, warp_state::meetings);
+    met->place = &room[warp_id()][met - warp.open];
     met->kind = kind;
     met->at = at;
     met->mask = mask;
     met->value_bytes = sizeof(In);
-    std::memset(met->in, 0xff, warp_lanes * sizeof(In));
+    std::memset(met->place->in, 0xff, warp_lanes * sizeof(In));
   }
-  std::memcpy(met->in + lane_id() * sizeof(In), &in, sizeof(In));
+  std::memcpy(met->place->in + lane_id() * sizeof(In), &in, sizeof(In));
   met->arrived |= bit;
   if (met->arrived == mask) {
-    compute(reinterpret_cast<const In*>(met->in), reinterpret_cast<Out*>(met->out), mask);
+    compute(reinterpret_cast<const In*>(met->place->in), reinterpret_cast<Out*>(met->place->out), mask);
     met->arrived = 0;
     met->to_read = mask;
     for (unsigned i = 0; i < warp_lanes; ++i)
@@ -227,7 +233,7 @@ inline Out rendezvous(const char* kind, site at, unsigned mask, const In& in, Co
     wait(kind, at);
   }
   Out out;
-  std::memcpy(&out, met->out + lane_id() * sizeof(Out), sizeof(Out));
+  std::memcpy(&out, met->place->out + lane_id() * sizeof(Out), sizeof(Out));
   met->to_read &= ~bit;
   return out;
 }
@@ -309,10 +315,10 @@ inline bool run_group(unsigned lanes, void (*body)(void*), void* argument) {
   m.group_epoch = ++m.shared_epoch;
   ++m.device_epoch;
   ++m.group_number;
-  for (unsigned i = 0; i < max_warps; ++i) {
+  for (unsigned i = 0; i * warp_lanes < lanes; ++i) {
     warp_state& warp = m.warp[i];
     const unsigned first = i * warp_lanes;
-    warp.present = first >= lanes ? 0 : lanes - first >= warp_lanes ? full_mask : (1u << (lanes - first)) - 1;
+    warp.present = lanes - first >= warp_lanes ? full_mask : (1u << (lanes - first)) - 1;
     ++warp.epoch;
     for (meeting& open : warp.open) open.arrived = open.to_read = 0;
   }

@@ -65,7 +65,15 @@ struct small_float {
     value.bits = bits;
     return value;
   }
-  constexpr operator float() const { return Format::decode(bits); }
+  // to float alone without a cast: `c ? small : 0` must not become an int
+  template <class U, std::enable_if_t<std::is_same_v<U, float>, int> = 0>
+  constexpr operator U() const {
+    return Format::decode(bits);
+  }
+  template <class U, std::enable_if_t<std::is_arithmetic_v<U> && !std::is_same_v<U, float>, int> = 0>
+  constexpr explicit operator U() const {
+    return U(Format::decode(bits));
+  }
 
 #define SIMT_OPERATOR(op)                                                                             \
   friend constexpr self operator op(self a, self b) { return self(float(a) op float(b)); }            \
