@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,12 +14,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `parity`, `metal_emulator`, `cuda_emulator`
 
 from parity import backends
-from parity.cases import DTYPES, MATMULS, MERGES, SCALES
+from parity.table import TABLE, Table
 
-Cell = tuple[str, str, str, str]  # backend as it ran, kernel, dtype, scale
-PASSED: pytest.StashKey[Counter[Cell]] = pytest.StashKey()
 WARM: pytest.StashKey[subprocess.Popen] = pytest.StashKey()
-_config: list[pytest.Config] = []
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +37,7 @@ def use() -> Iterator[Callable[[str, bool], backends.Kernels]]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[PASSED] = Counter()
-    _config.append(config)
+    config.stash[TABLE] = Table()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -61,29 +56,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         process.wait()
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.passed:
-        for name, value in report.user_properties:
-            if name == "cell":
-                _config[-1].stash[PASSED][value] += 1
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    passed = config.stash[PASSED]
-    if not passed:
-        return
-    write = terminalreporter.write_line
-    terminalreporter.section("parity: cases that passed, f32/f16/bf16")
-    kernels = [(way, name) for way in ("here", "hardware") for name in (*MATMULS, *MERGES)]
-    rows = [key for key in kernels if any(cell[:2] == key for cell in passed)]
-    width = max(len(scale) for scale in SCALES) + 1
-    write(f"{'':30}" + "".join(f"{scale:>{width}}" for scale in SCALES))
-    for way, name in rows:
-        counts = ["/".join(str(passed[way, name, d, s]) for d in DTYPES) for s in SCALES]
-        backend = name.partition(".")[0]
-        label = name if backend not in backends.GPUS else f"{name} ({'emulated' if way == 'here' else way})"
-        write(f"{label:30}" + "".join(f"{count:>{width}}" for count in counts))
-    ran = {name for _, name in rows}
-    absent = [name for name in (*MATMULS, *MERGES) if name not in ran]
-    if absent:
-        write(f"not run: {', '.join(absent)}")
+    table = config.stash[TABLE]
+    if table.passed:
+        terminalreporter.section("parity: cases that passed, f32/f16/bf16")
+        for line in table.lines():
+            terminalreporter.write_line(line)
