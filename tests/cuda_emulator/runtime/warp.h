@@ -76,19 +76,22 @@ inline unsigned match(unsigned mask, u64 value, const void* at) {
   });
 }
 
-// c + sum of products as a tensor core adds: every term cut (towards zero) two bits below the largest term's 24, then
-// added exactly, and the sum cut to 24 bits. Products of two 16-bit floats are exact.
-inline float tensor_sum(float c, const double* products, int n) {
-  double largest = std::fabs(c), plain = c;
-  for (int i = 0; i < n; ++i) {
-    largest = std::fmax(largest, std::fabs(products[i]));
-    plain += products[i];
+inline int exponent_of(float value) { return int(simt::float_bits(value) >> 23 & 255) - 127; }
+
+// c + sum of a[i] * b[i] as the tensor cores of sm_80 and sm_89 add eight exact products: every term is cut (towards zero)
+// one bit below the 24 of the largest exponent, all are added exactly, and the sum is cut to 24 bits. sm_90 keeps one more.
+inline float tensor_sum(float c, const float* a, const float* b) {
+  double plain = c;
+  int exponent = exponent_of(c);
+  for (int i = 0; i < 8; ++i) {
+    plain += double(a[i]) * double(b[i]);
+    const int of_product = exponent_of(a[i]) + exponent_of(b[i]);
+    if (of_product > exponent && a[i] != 0 && b[i] != 0) exponent = of_product;
   }
-  if (!(std::fabs(plain) <= __DBL_MAX__) || largest == 0.0 || largest > __FLT_MAX__) return float(plain);
-  const int exponent = int(__builtin_bit_cast(u64, largest) >> 52) - 1023;
-  const double scale = __builtin_bit_cast(double, u64(1023 + 25 - exponent) << 52), back = __builtin_bit_cast(double, u64(1023 - 25 + exponent) << 52);
+  if (!(std::fabs(plain) <= __FLT_MAX__) || exponent < -126) return float(plain);
+  const double scale = __builtin_bit_cast(double, u64(1023 + 24 - exponent) << 52), back = __builtin_bit_cast(double, u64(1023 - 24 + exponent) << 52);
   long sum = long(double(c) * scale);
-  for (int i = 0; i < n; ++i) sum += long(products[i] * scale);
+  for (int i = 0; i < 8; ++i) sum += long(double(a[i]) * double(b[i]) * scale);
   const unsigned long size = sum < 0 ? -static_cast<unsigned long>(sum) : sum;
   const int extra = size >> 24 ? 64 - 24 - __builtin_clzl(size) : 0;
   const double cut = double(size >> extra << extra) * back;
@@ -118,11 +121,7 @@ void mma(const fragments* in, fragment* out) {
   }
   for (int i = 0; i < 16; ++i)
     for (int j = 0; j < 8; ++j)
-      for (int k = 0; k < 16; k += 8) {
-        double products[8];
-        for (int p = 0; p < 8; ++p) products[p] = double(a[i][k + p]) * double(b[j][k + p]);
-        c[i][j] = tensor_sum(c[i][j], products, 8);
-      }
+      for (int k = 0; k < 16; k += 8) c[i][j] = tensor_sum(c[i][j], a[i] + k, b[j] + k);
   for (int lane = 0; lane < 32; ++lane)
     for (int i = 0; i < 4; ++i) out[lane].d[i] = c[lane / 4 + (i >> 1) * 8][lane % 4 * 2 + (i & 1)];
 }
