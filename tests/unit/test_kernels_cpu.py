@@ -293,18 +293,26 @@ def test_without_numba_there_is_no_kernel_and_a_reason(missing: str) -> None:
     assert python(code).startswith("{} NotEvaluable numba cannot be imported: ")
 
 
+_ONES = (
+    "import mlx.core as mx\n"
+    "from zen_mlx.kernels import cpu\n"
+    "from zen_mlx.kernels.parts import Sign\n"
+    "sign = Sign(mx.full((1, 3, 1), 2**32 - 1, dtype=mx.uint32))\n"
+    "print(cpu.select(mx.ones((1, 20)), [sign], [None], None)[0].tolist())"
+)
+
+
 def test_works_where_no_cache_can_be_written() -> None:
     """numba gives up when it finds no place for its cache; the kernel is then compiled for this process."""
-    code = (
-        "import mlx.core as mx\n"
-        "from numba.core import caching\n"
-        "caching.CacheImpl._locator_classes = []\n"
-        "from zen_mlx.kernels import cpu\n"
-        "from zen_mlx.kernels.parts import Sign\n"
-        "sign = Sign(mx.full((1, 3, 1), 2**32 - 1, dtype=mx.uint32))\n"
-        "print(cpu.select(mx.ones((1, 20)), [sign], [None], None)[0].tolist())"
-    )
-    assert python(code) == "[[20.0, 20.0, 20.0]]"
+    nowhere = "from numba.core import caching\ncaching.CacheImpl._locator_classes = []\n"
+    assert python(nowhere + _ONES) == "[[20.0, 20.0, 20.0]]"
+
+
+def test_a_damaged_cache_is_not_used(tmp_path: Path) -> None:
+    assert python(_ONES, NUMBA_CACHE_DIR=str(tmp_path)) == "[[20.0, 20.0, 20.0]]"
+    (code,) = tmp_path.rglob("*.nbc")
+    code.write_bytes(code.read_bytes()[:1000])
+    assert python(_ONES, NUMBA_CACHE_DIR=str(tmp_path)) == "[[20.0, 20.0, 20.0]]"
 
 
 @pytest.mark.parametrize(

@@ -182,5 +182,5 @@ def select() -> Callable[..., None]:
     signature = "void(u4[:,:,:],f4[:,:],f4[:,:,:],i8,f4[:,::1],i4[::1],i8[::1],f4[:,::1],i8,i8)"
     try:
         return njit(signature, nogil=True, cache=True)(_select)
-    except RuntimeError:  # numba found no place for its cache
+    except Exception:  # no place for numba's cache, a full disk, a damaged file; what is wrong here is raised below
         return njit(signature, nogil=True)(_select)
