@@ -101,14 +101,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.elements: list[int] = []
-        self.launches = 0
 
     def __call__(self, made: Constructor) -> Constructor:
         def construct(*args: Any, **kwargs: Any) -> Callable[..., list[mx.array]]:
             kernel = made(*args, **kwargs)
 
             def call(*, inputs: list[Any], output_shapes: list[Any], **rest: Any) -> list[mx.array]:
-                self.launches += 1
                 self.elements += [each.size for each in inputs if isinstance(each, mx.array)]
                 self.elements += [int(np.prod(shape)) for shape in output_shapes]
                 return kernel(inputs=inputs, output_shapes=output_shapes, **rest)

@@ -67,12 +67,31 @@ MUTANTS = (
     Mutant("metal.merge", "lost tail", "if (FULL || i < count)", "if (FULL)"),
     Mutant("metal.merge", "flipped sign", "(1u << i) ? scale : -scale", "(1u << i) ? -scale : scale"),
     Mutant("metal.merge", "wrong lane", "(1u << i) ? scale : -scale", "(1u << (i ^ 1)) ? scale : -scale"),
+    Mutant("cuda.matvec", "wrong lane", "MATVEC_ROWS + (lane >> 2)] = total", "MATVEC_ROWS + ((lane >> 2) ^ 1)] = total"),
+    Mutant("cuda.matvec", "lost tail", "const int valid = K - first - i;", "const int valid = (K & ~31) - first - i;"),
+    Mutant("cuda.matvec", "flipped sign", "out *= 2.0f;", "out *= -2.0f;"),
+    Mutant("cuda.matvec", "wrong slot", "nullptr ? 0 : slots[m];", "nullptr ? 0 : slots[m / 2];"),
+    Mutant("cuda.mma", "lost tail", "word < W && m < M, wide_x", "word < W - 1 && m < M, wide_x"),
+    Mutant("cuda.mma", "flipped sign", "{ return 0xBF80BF80u; }", "{ return 0x3F803F80u; }"),
+    Mutant("cuda.mma", "wrong lane", "8 * (e >> 1) + g] = total", "8 * (e >> 1) + (g ^ 1)] = total"),
+    Mutant("cuda.mma", "wrong slot", "packed + static_cast<size_t>(slot) * N * W", "packed + size_t(0 * slot) * N * W"),
+    Mutant("cuda.unpack", "wrong row", "packed[n * W + (k >> 5)]", "packed[n / 2 * W + (k >> 5)]"),
+    Mutant("cuda.unpack", "lost tail", "* N + n) * K + k] = rounded;", "* N + n) * K + k] = k < (K & ~31) ? rounded : 0.0f;"),
+    Mutant("cuda.unpack", "flipped sign", "& 1u) != 0 ? scale", "& 1u) == 0 ? scale"),
+    Mutant("cuda.unpack", "wrong lane", ">> (k & 31)", ">> ((k ^ 1) & 31)"),
+    Mutant("cuda.merge", "lost tail", "(base[n * K + k]) + v)", "(base[n * K + k]) + (k < (K & ~31) ? v : 0.0f))"),
+    Mutant("cuda.merge", "flipped sign", "& 1u) != 0 ? scale", "& 1u) == 0 ? scale"),
+    Mutant("cuda.merge", "wrong slot", "col[n / N * K + k]", "col[n % N / N * K + k]"),
 )  # fmt: skip
 
 
 def shape(kernel: str, dtype: str = "f32") -> Case:
-    """The shape that every mutant must fail on: partial tiles and words, several slots, both scales."""
-    return Case(kernel, dtype, "rowcol", "unsorted", 100, 9, 13, "same", "contiguous", 2, "random", "normal", 1)
+    """The shape that every mutant must fail on: partial tiles and words, several slots, both scales.
+
+    `cuda.unpack` leaves several slots to `cuda.mma`.
+    """
+    index = "none" if kernel == "cuda.unpack" else "unsorted"
+    return Case(kernel, dtype, "rowcol", index, 100, 9, 13, "same", "contiguous", 2, "random", "normal", 1)
 
 
 def merge_base(s: int, n: int, k: int, dtype: mx.Dtype) -> mx.array:

@@ -68,20 +68,21 @@ def make_slots(rng: np.random.Generator, index: str, m: int) -> tuple[int, np.nd
         return int(rng.integers(1, 3)), None
     if index == "experts":  # slot = profile * experts + expert
         return 24, (rng.integers(0, 3, m) * 8 + rng.integers(0, 8, m)).astype(np.int32)
-    slots = rng.integers(0, 4, m).astype(np.int32)
+    s = 4 if index in ("repeated", "unsorted") else int(rng.choice([1, 4]))
+    slots = rng.integers(0, s, m).astype(np.int32)
     if index == "zeros":
         slots[:] = 0
     elif index == "negative":
         slots[m // 2 : m // 2 + 1] = -1
     elif index == "beyond":
-        slots[: (m + 1) // 2] = rng.choice(np.array([4, 5, 2**31 - 1, -(2**31)], np.int32), (m + 1) // 2)
-        slots[1:2] = 3
+        slots[: (m + 1) // 2] = rng.choice(np.array([s, s + 1, 2**31 - 1, -(2**31)], np.int32), (m + 1) // 2)
+        slots[1:2] = s - 1
     elif index == "repeated":
         slots[:] = np.repeat(slots, 4)[:m]
         slots[:2] = 2
     elif index == "unsorted":
         slots[:2] = 3, 1
-    return 4, slots
+    return s, slots
 
 
 def make_sign(rng: np.random.Generator, scale: str, bits: str, s: int, n: int, k: int) -> Sign:

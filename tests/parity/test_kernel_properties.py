@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -92,42 +96,61 @@ def test_few_scales(kernel: str, hardware: bool, use) -> None:
             oracle.check(data, dispatch.run(use(backend, hardware).launch[name], *data))
 
 
-def record(kernel: str, m: int) -> tuple[list[int], Operands]:
-    """The element counts of every array that a launch takes or allocates."""
+@backends.on_every(*MATMULS)
+def test_projections_may_differ_in_size_and_type(kernel: str, hardware: bool, use) -> None:
+    """Three planes of one launch with their own N, and y_base of their own type."""
+    data, rng = setting("bf16", 5, VALID[:5]), generator("projections")
+    ns = {7: "f32", 33: "bf16", 1: "f16"}
+    signs = [make_sign(rng, "rowcol", "random", S, n, K) for n in ns]
+    bases = [mx.array(rng.standard_normal((5, n)).astype(np.float32)).astype(DTYPES[d]) for n, d in ns.items()]
+    data = Operands(data.x, signs, bases, data.slots)
     backend, name = kernel.split(".")
+    oracle.check(data, dispatch.run(use(backend, hardware).launch[name], *data))
+
+
+@contextmanager
+def recorded(kernel: str) -> Iterator[tuple[backends.Kernels, backends.Recorder]]:
+    """The emulated kernels, and the element counts of every array that a launch takes or allocates."""
+    backend = kernel.partition(".")[0]
     reason = backends.missing(backend, False)
     if reason is not None:
         pytest.skip(f"{backend}: {reason}")
     recorder = backends.Recorder()
-    data = setting("bf16", m, None, 1, 64, 544)
     with backends.kernels(backend, wrap=recorder) as found:
-        if name == "merge":
-            assert found.merge is not None
-            mx.eval(found.merge(mx.zeros((1, 64, 544), mx.bfloat16), data.signs[0]))
-        else:
-            mx.eval(dispatch.run(found.launch[name], *data))
-    assert recorder.launches
-    return recorder.elements, data
+        yield found, recorder
+    assert recorder.elements
 
 
 @pytest.mark.parametrize("kernel", [k for k in MATMULS if k.startswith(backends.GPUS) and k != "cuda.unpack"])
 @pytest.mark.parametrize("m", [1, 8, 33])
 def test_nothing_is_unpacked(kernel: str, m: int) -> None:
-    """No launch takes or makes an array as large as the matrix: the packed words are the only form of it in memory.
+    """No launch takes or makes an array as large as the matrix: the packed words are the only form of it in memory."""
+    data = setting("bf16", m, None, 1, 128, 544)
+    with recorded(kernel) as (found, recorder):
+        mx.eval(dispatch.run(found.launch[kernel.partition(".")[2]], *data))
+    assert data.signs[0].packed.size in recorder.elements
+    assert max(recorder.elements) < 128 * 544
 
-    `cuda.unpack` is for prefill, where a transient copy of one plane is what the matmul library reads.
-    """
-    elements, data = record(kernel, m)
-    packed = data.signs[0].packed
-    assert packed.size in elements
-    assert max(elements) < 64 * 544
+
+def test_unpacking_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`cuda.unpack` is for prefill: a matmul library reads what it unpacks, a bounded tile of rows after another."""
+    data = setting("bf16", 33, None, 1, 64, 544)
+    with recorded("cuda.unpack") as (found, recorder):
+        monkeypatch.setattr(import_module("zen_mlx.kernels.cuda"), "_TILE_BYTES", 4 * 544 * 10)
+        oracle.check(data, dispatch.run(found.launch["unpack"], *data))
+    # the f32 terms of x are as many as M asks for
+    assert sorted(recorder.elements).count(544 * 10) == 6
+    assert max(recorder.elements) <= max(544 * 10, 2 * 33 * 544)
 
 
 @pytest.mark.parametrize("kernel", MERGES)
 def test_merge_makes_one_matrix(kernel: str) -> None:
     """Its input and its output are the only arrays as large as the matrix."""
-    elements, _ = record(kernel, 1)
-    assert sum(size >= 64 * 544 for size in elements) == 2
+    data = setting("bf16", 1, None, 1, 64, 544)
+    with recorded(kernel) as (found, recorder):
+        assert found.merge is not None
+        mx.eval(found.merge(mx.zeros((1, 64, 544), mx.bfloat16), data.signs[0]))
+    assert sum(size >= 64 * 544 for size in recorder.elements) == 2
 
 
 @pytest.mark.parametrize(
