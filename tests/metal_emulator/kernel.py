@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 from simt import CompileError, KernelError, Library, compile_kernel
 
-from .rewrite import Kernel, rewrite
+from .rewrite import Kernel, RewriteError, rewrite
 
 HERE = Path(__file__).resolve().parent
 HEADERS = tuple(HERE / name for name in ("checks.h", "vec.h", "math.h", "atomic.h", "simd.h", "matrix.h", "msl.h"))
@@ -254,7 +254,10 @@ def _text_of(call: Callable[..., Any], arrays: list[mx.array]) -> str:
 @cache
 def compiled(text: str, name: str) -> tuple[Kernel, Library]:
     """The kernel in a Metal text, rewritten and compiled. RewriteError or CompileError with the lines of the text."""
-    kernel = rewrite(text, f"{name}.metal")
+    try:
+        kernel = rewrite(text, f"{name}.metal")
+    except RewriteError as error:
+        raise RewriteError(_with_lines(str(error), text, f"{name}.metal")) from None
     arguments = ", ".join(
         f"msl::argument<{p.type}>({p.index})" if p.attribute == "buffer" else f"msl::attribute::{p.attribute}()"
         for p in kernel.parameters

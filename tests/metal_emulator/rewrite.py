@@ -13,19 +13,14 @@ Lines stay where they are. RewriteError: what Metal's compiler would refuse and 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
 
-SPACES = ("device", "constant", "threadgroup", "thread")
-TOKEN = re.compile(
-    r"""(?P<comment>//[^\n]*|/\*.*?\*/)|(?P<directive>^[ \t]*\#(?:[^\n\\]|\\.|\\\n)*)|(?P<space>\s+|\\\n)|(?P<name>[A-Za-z_]\w*)
-    |(?P<number>(?:0[xX][\da-fA-F']+|(?:\d[\d']*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\w*)|(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    |(?P<sign>->\*?|<<=|>>=|\.\.\.|::|\+\+|--|&&|\|\||[-+*/%&|^=!<>]=|\#\#|[^\w\s])""",
-    re.X | re.S | re.M,
-)
+from .scopes import SPACES, check
+from .tokens import RewriteError, Text
+
 QUALIFIERS = ("const", "volatile")
 SCALAR = r"bool|char|short|int|long|float|half|bfloat|uchar|ushort|uint|ulong|unsigned|size_t|u?int(?:8|16|32|64)_t|b?float16_t"
-VALUE_TYPE = re.compile(rf"(?:{SCALAR}|(?:char|short|int|float|half|bfloat|uchar|ushort|uint)[234])$")
+VALUE_TYPE = re.compile(rf"(?:auto|{SCALAR}|(?:char|short|int|float|half|bfloat|uchar|ushort|uint)[234])$")
 SWIZZLE = re.compile(r"[xyzw]{2,4}$|[rgba]{2,4}$")
 
 
@@ -34,20 +29,21 @@ ABSENT = {
     "std": "Metal has no namespace std",
     **{
         word: f"Metal has no `{word}`"
-        for word in ("throw", "try", "new", "delete", "virtual", "dynamic_cast", "typeid", "thread_local", "goto")
+        for word in (
+            "throw",
+            "try",
+            "new",
+            "delete",
+            "virtual",
+            "dynamic_cast",
+            "typeid",
+            "thread_local",
+            "register",
+            "goto",
+            "noexcept",
+        )
     },
 }
-
-
-class RewriteError(Exception):
-    """Text that Metal's compiler refuses, or that this rewriter does not know."""
-
-
-@dataclass
-class Token:
-    kind: str
-    text: str
-    line: int
 
 
 class Parameter(NamedTuple):
@@ -67,66 +63,11 @@ class Kernel(NamedTuple):
     parameters: list[Parameter]
 
 
-def tokenize(text: str) -> list[Token]:
-    tokens, line = [], 1
-    for match in TOKEN.finditer(text):
-        kind, piece = match.lastgroup or "", match[0]
-        if kind == "comment":
-            kind, piece = "space", " " + "\n" * piece.count("\n")
-        tokens.append(Token(kind, piece, line))
-        line += piece.count("\n")
-    return tokens
-
-
-class Rewriter:
+class Rewriter(Text):
     def __init__(self, text: str, name: str) -> None:
-        self.name = name
-        self.tokens = tokenize(text)
+        super().__init__(text, name)
         self.inside_kernel = range(0)
         self.declarations = 0
-
-    def fail(self, index: int, words: str) -> RewriteError:
-        return RewriteError(f"{self.name}:{self.tokens[index].line}: error: {words}")
-
-    # Walking: an index of a token that is neither space nor comment, or len(tokens).
-    def next(self, index: int) -> int:
-        index += 1
-        while index < len(self.tokens) and self.tokens[index].kind in ("space", "directive"):
-            index += 1
-        return index
-
-    def previous(self, index: int) -> int:
-        index -= 1
-        while index >= 0 and self.tokens[index].kind in ("space", "directive"):
-            index -= 1
-        return index
-
-    def text(self, index: int) -> str:
-        return self.tokens[index].text if 0 <= index < len(self.tokens) else ""
-
-    def closing(self, index: int) -> int:
-        """The index of the bracket that closes the one at `index`."""
-        pairs = {"(": ")", "[": "]", "{": "}", "<": ">"}
-        opened, depth = self.text(index), 0
-        while index < len(self.tokens):
-            if self.text(index) == opened:
-                depth += 1
-            elif self.text(index) == pairs[opened] or (opened == "<" and self.text(index) == ">>="):
-                depth -= 1
-                if depth == 0:
-                    return index
-            elif opened == "<" and self.text(index) in ";{":
-                break
-            index = self.next(index)
-        raise self.fail(min(index, len(self.tokens) - 1), f"'{opened}' is not closed")
-
-    def blank(self, first: int, last: int) -> None:
-        """Removes tokens `first` to `last` inclusive; their newlines stay."""
-        for index in range(first, last + 1):
-            self.tokens[index].text = "\n" * self.tokens[index].text.count("\n")
-
-    def source(self, first: int, last: int) -> str:
-        return "".join(" " if t.kind == "space" else t.text for t in self.tokens[first : last + 1]).strip()
 
     def type_end(self, index: int) -> int:
         """The last token of the type name that starts at `index`: `unsigned int`, `metal::vec<T, 4>`, `T`."""
@@ -381,4 +322,5 @@ class Rewriter:
 
 def rewrite(text: str, name: str) -> Kernel:
     """The C++ form of the text that MLX generates for one kernel. RewriteError with the line of `name`."""
+    check(Text(text, name))
     return Rewriter(text, name).rewrite()

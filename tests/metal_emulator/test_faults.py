@@ -222,6 +222,18 @@ def test_too_many_threads() -> None:
     [
         ("y[i] = 1;", "void f(float* p) {}\n", "explicit address space"),
         ("y[i] = 1;", "void f(const float& p) {}\n", "explicit address space"),
+        ("y[i] = 1;", "template <typename T> void f(T* p) {}\n", "explicit address space"),
+        ("y[i] = 1;", "void f(thread int& a, const metal::vec<float, 2>& b = c) {}\n", "explicit address space"),
+        ("auto& r = i; y[i] = r;", "", "explicit address space"),
+        ("y[i] = A;", "constexpr int A = 3;\n", "constant address space"),
+        (
+            "y[i] = B[0];",
+            "template <int N> int f() { return N; }\nconst float B[2] = {1, 2};\n",
+            "constant address space",
+        ),
+        ("y[i] = S::A;", "struct S {\n  static constexpr int A = 3;\n};\n", "constant address space"),
+        ("y[i] = 1;", "struct A {};\nstruct B : A {};\n", "derived classes"),
+        ("auto f = [&](float a) { return a; }; y[i] = f(1);", "", "lambda"),
         ("y[i] = 1;", "void f() {\n  threadgroup float t[4];\n}\n", "only in the kernel"),
         ("threadgroup float t[2] = {1, 2}; y[i] = 1;", "", "cannot be initialised"),
         ("double d = 1; y[i] = d;", "", "no double"),

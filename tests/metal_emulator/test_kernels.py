@@ -288,6 +288,16 @@ def test_output_types() -> None:
 
 
 HEADER = """
+#include <metal_simdgroup_matrix>
+using namespace metal;
+#define TWICE(x) ((x) * 2)
+enum Kind { FIRST, SECOND = 2 };
+struct Pair;
+struct Pair { float a, b; float sum() const { return a + b; } };
+METAL_FUNC Pair operator+(Pair x, Pair y) { return {x.a + y.a, x.b + y.b}; }
+namespace inner {
+template <typename T, typename U = metal::enable_if_t<metal::is_same_v<T, float>, int>> T same(T v, U = 0) { return v; }
+}
 constant constexpr float half_of[2] = {0.5, 0.25};
 template <typename T, int N> struct Rows { static constexpr constant int count = N; };
 using Source = const device float*;
@@ -311,9 +321,10 @@ def test_declarations() -> None:
       #pragma unroll
       for (short k = 0; k < Rows<float, 2>::count; k++) y[i] += half_of[k];
       y[i] += line(tile, 3) + total(other, n) + kept + also + *t + use(x, x[2]) + a * b[1];
+      Pair pair = Pair{1, 2} + Pair{3, 4}; y[i] += TWICE(pair.sum()) + inner::same(1.0f) + SECOND;
     """
     y = run(source, {"x": mx.arange(8).astype(mx.float32)}, [(4,)], [mx.float32], (4, 1, 1), header=HEADER)[0]
-    assert y.tolist() == [3 + 0.75 + 3 + 50 + 5 + 10 + 20 + 3 + 2] * 4
+    assert y.tolist() == [3 + 0.75 + 3 + 50 + 5 + 10 + 20 + 3 + 2 + 20 + 1 + 2] * 4
 
 
 def test_dividing_the_grid_by_simdgroups_of_several() -> None:
