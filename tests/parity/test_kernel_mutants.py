@@ -63,5 +63,6 @@ def test_every_mutant_fails(mutant: Mutant, dtype: str, tmp_path: Path) -> None:
 
 
 def test_every_kernel_has_mutants() -> None:
+    assert [m.id for m in MUTANTS if not mutants.matches(m)] == []
     counts = Counter(m.kernel for m in MUTANTS)
     assert all(counts[kernel] >= 3 for kernel in (*MATMULS, *MERGES))
