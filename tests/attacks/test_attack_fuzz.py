@@ -1,6 +1,7 @@
 """Random damage: the outcome is the profile that was written or a FormatError, and memory stays bounded."""
 
 import hashlib
+import json
 import math
 import random
 import resource
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.errors import FormatError
-from zen_mlx.format.layout import arrays_of
+from zen_mlx.format.layout import arrays_of, segments
 from zen_mlx.format.read import read, read_header
 from zen_mlx.format.write import write
 
@@ -144,6 +145,8 @@ SIGN = b'{"dtype":"f16","kind":"sign","scale":"rowcol"}'
 FACTOR = b'{"dtype":"f16","groups":[[32,1],[16,1],[8,1],[4,1],[2,1],[1,1]],"kind":"factor","u":true,"v":true}'
 ONE_BIT = b'{"dtype":"f16","groups":[[1,%d]],"kind":"factor","u":false,"v":false}'
 ROWS = b'{"dtype":"f16","kind":"rows"}'
+(*_, LAST) = segments([json.loads(FACTOR)], (6, 6), None)
+GROUPED_BYTES = LAST.offset + LAST.nbytes
 BOMBS = {
     "a huge rank": lambda: facts(b"[0,0,[2147483647,2147483647],0]", b'["w"]', ONE_BIT % (2**31 - 1)),
     "as high a rank as fits the matrix": lambda: facts(
@@ -154,7 +157,13 @@ BOMBS = {
         b",".join(b"[0,%d,[6,6],0]" % (index + 1) for index in range(MANY)),
         NAMES,
         b",".join([FACTOR] * 16),
-        bytes(4096 * MANY),
+        bytes(64 * MANY),
+    ),
+    "as many groups as there may be": lambda: facts(
+        b",".join(b"[0,%d,[6,6],0]" % (index + 1) for index in range(10_000)),
+        NAMES[: 3 + 8 * 10_000] + b"]",
+        FACTOR,
+        bytes(192 * 9_999 + GROUPED_BYTES),
     ),
     "as many rows parts as there may be": lambda: facts(
         b",".join(b"[0,%d,[1,1],0,1]" % (index + 1) for index in range(MANY)),
