@@ -259,6 +259,8 @@ def test_other_bad_accesses():
         threads=1,
         template=[("N", 0)],
     )
+    caught(["'y'", "does not write"], "y[0] = 1; y[0] = __ldg(y);", threads=1)
+    caught(["'a' outside of a function"], "y[0] = a[0];", header="__shared__ float a[4];")
     caught(["shift"], "y[threadIdx.x] = 1u << (threadIdx.x + 1);", shape=(32,), dtype=mx.uint32)
     caught(["more than the limit"], "__shared__ float a[12289]; a[0] = 1; y[0] = a[0];", threads=1)
     caught(["shared_memory=0"], "extern __shared__ float a[]; a[0] = 1; y[0] = a[0];", threads=1)

@@ -185,24 +185,27 @@ SIMT_REDUCE(__reduce_xor_sync, 7, unsigned)
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
-template <class T>
-inline T __ldg(const T* pointer, SIMT_LINE) {
-  simt_check(pointer, sizeof(T), 0, 1, line);
-  return *pointer;
-}
-template <class T>
-inline T __ldcs(const T* pointer, SIMT_LINE) { return __ldg(pointer, line); }
-template <class T>
-inline T __ldcg(const T* pointer, SIMT_LINE) { return __ldg(pointer, line); }
-template <class T>
-inline T __ldca(const T* pointer, SIMT_LINE) { return __ldg(pointer, line); }
-template <class T>
-inline T __ldlu(const T* pointer, SIMT_LINE) { return __ldg(pointer, line); }
-template <class T>
-inline void __stcs(T* pointer, T value, SIMT_LINE) {
-  simt_check(pointer, sizeof(T), 1, 1, line);
-  *pointer = value;
-}
+enum simt_space { simt_global = 1, simt_read_only = 3 };  // read_only: global memory that this launch does not write
+#define SIMT_LOAD(name, space)                          \
+  template <class T>                                    \
+  inline T name(const T* pointer, SIMT_LINE) {          \
+    simt_check(pointer, sizeof(T), 0, space, line);     \
+    return *pointer;                                    \
+  }
+SIMT_LOAD(__ldg, simt_read_only)
+SIMT_LOAD(__ldca, simt_global)
+SIMT_LOAD(__ldcg, simt_global)
+SIMT_LOAD(__ldcs, simt_global)
+SIMT_LOAD(__ldlu, simt_global)
+#define SIMT_STORE(name)                                \
+  template <class T>                                    \
+  inline void name(T* pointer, T value, SIMT_LINE) {    \
+    simt_check(pointer, sizeof(T), 1, simt_global, line); \
+    *pointer = value;                                   \
+  }
+SIMT_STORE(__stcg)
+SIMT_STORE(__stcs)
+SIMT_STORE(__stwb)
 inline size_t __cvta_generic_to_shared(const void* pointer, SIMT_LINE) { return simt_shared_address(pointer, line); }
 
 template <class T>

@@ -58,7 +58,7 @@ inline bool __hisinf(SIMT_H a) { return __builtin_isinf(float(a)); }
 inline SIMT_H __hfma(SIMT_H a, SIMT_H b, SIMT_H c) {
   const double exact = double(float(a)) * float(b) + double(float(c));
   float near = static_cast<float>(exact);  // rounded to odd, so that the second rounding is the only one
-  if (double(near) != exact && !__builtin_isnan(exact) && !__builtin_isinf(near)) {
+  if (double(near) != exact && near != 0 && !__builtin_isnan(exact) && !__builtin_isinf(near)) {
     unsigned bits = __builtin_bit_cast(unsigned, near);
     if ((near > exact) == (near > 0)) --bits;
     near = __builtin_bit_cast(float, bits | 1);

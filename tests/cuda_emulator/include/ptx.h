@@ -163,39 +163,52 @@ inline void cvt_rn_f16x2_f32(u32& d, in<f32> upper, in<f32> lower) {
 
 // ---- memory ---------------------------------------------------------------------------------------------------------
 
-#define PTX_LOAD1(name, T, R)                                       \
-  inline void name(T& d, in<u64> address, SIMT_LINE) {              \
-    simt_check(reinterpret_cast<const void*>(u64(address)), sizeof(R), 0, 1, line); \
-    d = *reinterpret_cast<const R*>(u64(address));                  \
+#define PTX_LOAD1(name, T, space)                                                   \
+  inline void name(T& d, in<u64> address, SIMT_LINE) {                              \
+    const T* p = reinterpret_cast<const T*>(u64(address));                          \
+    simt_check(p, sizeof(T), 0, space, line);                                       \
+    d = *p;                                                                         \
   }
-#define PTX_LOAD2(name, T)                                          \
-  inline void name(T& d0, T& d1, in<u64> address, SIMT_LINE) {      \
-    const T* p = reinterpret_cast<const T*>(u64(address));          \
-    simt_check(p, 2 * sizeof(T), 0, 1, line);                       \
-    d0 = p[0], d1 = p[1];                                           \
+#define PTX_LOAD2(name, T, space)                                                   \
+  inline void name(T& d0, T& d1, in<u64> address, SIMT_LINE) {                      \
+    const T* p = reinterpret_cast<const T*>(u64(address));                          \
+    simt_check(p, 2 * sizeof(T), 0, space, line);                                   \
+    d0 = p[0], d1 = p[1];                                                           \
   }
-#define PTX_LOAD4(name, T)                                                      \
-  inline void name(T& d0, T& d1, T& d2, T& d3, in<u64> address, SIMT_LINE) {    \
-    const T* p = reinterpret_cast<const T*>(u64(address));                      \
-    simt_check(p, 4 * sizeof(T), 0, 1, line);                                   \
-    d0 = p[0], d1 = p[1], d2 = p[2], d3 = p[3];                                 \
+#define PTX_LOAD4(name, T, space)                                                   \
+  inline void name(T& d0, T& d1, T& d2, T& d3, in<u64> address, SIMT_LINE) {        \
+    const T* p = reinterpret_cast<const T*>(u64(address));                          \
+    simt_check(p, 4 * sizeof(T), 0, space, line);                                   \
+    d0 = p[0], d1 = p[1], d2 = p[2], d3 = p[3];                                     \
   }
-PTX_LOAD1(ld_global_nc_u16, u16, u16)
-PTX_LOAD1(ld_global_nc_b16, u16, u16)
-PTX_LOAD1(ld_global_nc_u32, u32, u32)
-PTX_LOAD1(ld_global_nc_b32, u32, u32)
-PTX_LOAD1(ld_global_nc_f32, f32, f32)
-PTX_LOAD1(ld_global_nc_u64, u64, u64)
-PTX_LOAD1(ld_global_u32, u32, u32)
-PTX_LOAD1(ld_global_f32, f32, f32)
-PTX_LOAD2(ld_global_nc_v2_u32, u32)
-PTX_LOAD2(ld_global_nc_v2_b32, u32)
-PTX_LOAD2(ld_global_nc_v2_f32, f32)
-PTX_LOAD4(ld_global_nc_v4_u32, u32)
-PTX_LOAD4(ld_global_nc_v4_b32, u32)
-PTX_LOAD4(ld_global_nc_v4_f32, f32)
-PTX_LOAD4(ld_global_v4_u32, u32)
-PTX_LOAD4(ld_global_v4_f32, f32)
+PTX_LOAD1(ld_global_nc_u16, u16, simt_read_only)
+PTX_LOAD1(ld_global_nc_b16, u16, simt_read_only)
+PTX_LOAD1(ld_global_nc_u32, u32, simt_read_only)
+PTX_LOAD1(ld_global_nc_b32, u32, simt_read_only)
+PTX_LOAD1(ld_global_nc_f32, f32, simt_read_only)
+PTX_LOAD1(ld_global_nc_u64, u64, simt_read_only)
+PTX_LOAD1(ld_global_nc_b64, u64, simt_read_only)
+PTX_LOAD2(ld_global_nc_v2_u32, u32, simt_read_only)
+PTX_LOAD2(ld_global_nc_v2_b32, u32, simt_read_only)
+PTX_LOAD2(ld_global_nc_v2_f32, f32, simt_read_only)
+PTX_LOAD2(ld_global_nc_v2_u64, u64, simt_read_only)
+PTX_LOAD4(ld_global_nc_v4_u32, u32, simt_read_only)
+PTX_LOAD4(ld_global_nc_v4_b32, u32, simt_read_only)
+PTX_LOAD4(ld_global_nc_v4_f32, f32, simt_read_only)
+PTX_LOAD1(ld_global_u16, u16, simt_global)
+PTX_LOAD1(ld_global_b16, u16, simt_global)
+PTX_LOAD1(ld_global_u32, u32, simt_global)
+PTX_LOAD1(ld_global_b32, u32, simt_global)
+PTX_LOAD1(ld_global_f32, f32, simt_global)
+PTX_LOAD1(ld_global_u64, u64, simt_global)
+PTX_LOAD1(ld_global_b64, u64, simt_global)
+PTX_LOAD2(ld_global_v2_u32, u32, simt_global)
+PTX_LOAD2(ld_global_v2_b32, u32, simt_global)
+PTX_LOAD2(ld_global_v2_f32, f32, simt_global)
+PTX_LOAD2(ld_global_v2_u64, u64, simt_global)
+PTX_LOAD4(ld_global_v4_u32, u32, simt_global)
+PTX_LOAD4(ld_global_v4_b32, u32, simt_global)
+PTX_LOAD4(ld_global_v4_f32, f32, simt_global)
 
 inline void ldmatrix_sync_aligned_m8n8_x1_shared_b16(u32& d, in<u32> address, SIMT_LINE) {
   simt_ldmatrix(&d, 1, 0, address, line);

@@ -46,7 +46,7 @@ inline site place(const void* at) { return {static_cast<const std::source_locati
   fail(place(at), "out-of-bounds %s of %zu bytes, far from every buffer", verb, bytes);
 }
 
-enum class space { any, global, shared };
+enum class space { any, global, shared, read_only };
 
 inline simt::buffer* find(const char* address) {
   if (std::size_t(address - simt::arena.memory) < sizeof simt::arena.memory) {
@@ -60,9 +60,10 @@ inline simt::buffer* find(const char* address) {
 }
 
 inline void access(const void* pointer, std::size_t bytes, bool write, space where = space::any, const void* at = nullptr) {
+  if (!m.inside) return;  // while the library is loaded
   const char* address = static_cast<const char*>(pointer);
   if (std::size_t(address - m.lane[m.running].stack) < simt::stack_bytes) {
-    if (where != space::any) fail(place(at), "the address of a local variable where one of %s memory is needed", where == space::global ? "global" : "shared");
+    if (where != space::any) fail(place(at), "the address of a local variable where one of %s memory is needed", where == space::shared ? "shared" : "global");
     return;
   }
   simt::buffer* b = find(address);
@@ -74,6 +75,7 @@ inline void access(const void* pointer, std::size_t bytes, bool write, space whe
   if (!simt::inside(b, pointer, bytes, 1)) wrong(address, bytes, write, at);
   if (where != space::any && b->shared != (where == space::shared))
     fail(place(at), "'%s' is %s memory, which this instruction does not take", b->name, b->shared ? "shared" : "global");
+  if (where == space::read_only && b->cells) fail(place(at), "read of '%s' by an instruction for memory that the launch does not write", b->name);
   if (!b->cells) {
     if (write) fail(place(at), "write to the input '%s'", b->name);
     return;

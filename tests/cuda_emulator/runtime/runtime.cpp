@@ -54,7 +54,13 @@ uint3 simt_block_idx() { return launch.blocks_at; }
 uint3 simt_block_dim() { return launch.block; }
 uint3 simt_grid_dim() { return launch.grid; }
 
+static const char* misplaced;  // a shared variable met while the library was loaded
+
 void* simt_static_shared(int* slot, const char* name, std::size_t bytes, std::size_t align, std::size_t asked) {
+  if (!m.inside) {
+    misplaced = name;
+    return simt::arena.memory;
+  }
   const unsigned id = unsigned(reinterpret_cast<std::uintptr_t>(slot) >> 2) | 1;
   return simt::shared(id, name, bytes, align > asked ? align : asked, bytes < 4 || bytes % 4 ? 1 : 4)->base;
 }
@@ -146,10 +152,14 @@ struct simt_buffer {
 // 0, or 1 with simt_error's text. arguments[i]: where argument i lies; those in `slots` are pointers to the buffers.
 int simt_launch(void (*entry)(void* const*), void** arguments, const char* name, simt_buffer* buffers, void** slots, int count,
                 const unsigned* blocks, const unsigned* threads, std::size_t dynamic_bytes) {
+  simt::begin_launch(name);
+  if (misplaced) {
+    simt::say("kernel '%s': the shared variable '%s' outside of a function is not emulated", name, misplaced);
+    return 1;
+  }
   std::size_t total = buffer_gap;
   for (int i = 0; i < count; ++i) total += (buffers[i].bytes + 256 + buffer_gap + 255) / 256 * 256;
   char* whole = static_cast<char*>(mmap(nullptr, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  simt::begin_launch(name);
   m.exit_releases_barrier = true;
   const std::size_t limit_before = simt::arena.limit;
   memory.count = count;
