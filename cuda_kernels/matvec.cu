@@ -2,7 +2,7 @@
 //
 // For one row of x (any M is right: gridDim.y strides over m). packed [S, N, W], row [S, N], col [S, K],
 // block [S, N, blocks]; null pointers are absent operands. A block of 128 threads makes 16 outputs: 2 groups of 8 rows,
-// each cut in two along K. x (times col) is staged as f32, 4096 columns at a time, and reused by every row; a lane holds
+// each cut in two along K. x (times col) is staged as f32, 8192 columns at a time, and reused by every row; a lane holds
 // 32 columns in registers and adds them to 8 rows, one predicated FADD a weight:
 //
 //   sum sign * x = 2 * (sum_{B, bit 1} x - sum_{A, bit 0} x + c),  c = (sum_A x - sum_B x) / 2
@@ -18,7 +18,7 @@ constexpr int MATVEC_ROWS = 8;     // of one warp
 constexpr int MATVEC_GROUPS = 2;   // of rows in a block
 constexpr int MATVEC_SPLITS = 2;   // of K in a block
 constexpr int MATVEC_TILE = MATVEC_ROWS * MATVEC_GROUPS;
-constexpr int MATVEC_STAGE = 128;  // words
+constexpr int MATVEC_STAGE = 256;  // words: 2 steps of 64 for each split
 constexpr int MATVEC_PITCH = 36;   // floats a staged chunk: 32 columns, c of both chains, 2 unused; no bank conflicts
 
 // Columns of A (taken where the bit is 0): a Thue-Morse order within each chain (even, odd columns), so that neither a
@@ -87,18 +87,17 @@ __device__ __forceinline__ void stage_chunk(
   to[33] = 0.5f * odd;
 }
 
-// Words 2 * lane and 2 * lane + 1 of one split of the stage, for 8 rows; 0 beyond W.
+// words[r] = two words of row r; beyond W whatever was there, x is 0. WIDE: W is even and rows are 8-byte aligned.
+template <bool WIDE>
 __device__ __forceinline__ void load_words(
-    uint2 (&words)[MATVEC_ROWS], const u32* packed, int word, int W, int last_row, bool wide) {
+    uint2 (&words)[MATVEC_ROWS], const u32* const (&rows)[MATVEC_ROWS], int word, int W) {
 #pragma unroll
   for (int r = 0; r < MATVEC_ROWS; ++r) {
-    const u32* from = packed + static_cast<size_t>(r < last_row ? r : last_row) * W + word;
-    words[r] = make_uint2(0u, 0u);
-    if (wide) {
-      if (word < W) words[r] = __ldg(reinterpret_cast<const uint2*>(from));
+    if (WIDE) {
+      if (word < W) words[r] = __ldg(reinterpret_cast<const uint2*>(rows[r]));
     } else {
-      if (word < W) words[r].x = __ldg(from);
-      if (word + 1 < W) words[r].y = __ldg(from + 1);
+      if (word < W) words[r].x = __ldg(rows[r]);
+      if (word + 1 < W) words[r].y = __ldg(rows[r] + 1);
     }
   }
 }
@@ -119,6 +118,70 @@ __device__ __forceinline__ float sum_rows(float (&v)[MATVEC_ROWS], int lane) {
   return total + __shfl_xor_sync(0xFFFFFFFFu, total, 1);
 }
 
+// sums[r] = half the sum over this lane's columns of 8 rows. rows: their words, moved on as they are read; scales: row 0's.
+template <bool BLOCK, bool WIDE, typename X>
+__device__ __forceinline__ void sum_columns(
+    float (&sums)[MATVEC_ROWS], float* stage, const X* x, const float* col, const u32* (&rows)[MATVEC_ROWS],
+    const float* scales, int last_row, int K, int W, int blocks) {
+  const int thread = threadIdx.x, lane = thread & 31, split = (thread >> 5) % MATVEC_SPLITS;
+  const int shift = BLOCK ? block_shift(K, blocks) : 0;
+  const u32 one = opaque_one();
+  const bool wide_x = is_aligned16(x), wide_col = is_aligned16(col);
+  float odds[MATVEC_ROWS];
+#pragma unroll
+  for (int r = 0; r < MATVEC_ROWS; ++r) sums[r] = odds[r] = 0.0f;
+
+  int word = split * 64 + 2 * lane;
+  uint2 words[MATVEC_ROWS];
+#pragma unroll
+  for (int r = 0; r < MATVEC_ROWS; ++r) rows[r] += word, words[r] = make_uint2(0u, 0u);
+  load_words<WIDE>(words, rows, word, W);
+  for (int stage_word = 0; stage_word < W; stage_word += MATVEC_STAGE) {
+    const int end = min(MATVEC_STAGE, (W - stage_word + 63) & ~63);
+    __syncthreads();
+    for (int chunk = thread; chunk < end; chunk += 32 * MATVEC_GROUPS * MATVEC_SPLITS) {
+      stage_chunk(stage + staged(chunk), x, col, (stage_word + chunk) * 32, K, wide_x, wide_col);
+    }
+    __syncthreads();
+    const float* from = stage + (split * 64 + lane) * MATVEC_PITCH;
+#pragma unroll 1
+    for (int unit = split * 64; unit < end; unit += 64 * MATVEC_SPLITS) {
+#pragma unroll
+      for (int q = 0; q < 2; ++q) {
+        const float4* chunk = reinterpret_cast<const float4*>(from + q * 32 * MATVEC_PITCH);
+        float xs[32];
+#pragma unroll
+        for (int i = 0; i < 8; ++i) {
+          const float4 v = chunk[i];
+          xs[4 * i] = v.x, xs[4 * i + 1] = v.y, xs[4 * i + 2] = v.z, xs[4 * i + 3] = v.w;
+        }
+        const float2 c = reinterpret_cast<const float2*>(chunk)[16];
+#pragma unroll
+        for (int r = 0; r < MATVEC_ROWS; ++r) {
+          const u32 bits = q == 0 ? words[r].x : words[r].y;
+          if (BLOCK) {
+            float even = c.x, odd = c.y;
+            select_add(even, odd, bits, one, xs);
+            const float* scale = scales + (min(word + q, W - 1) >> shift);
+            sums[r] = fmaf(__ldg(scale + static_cast<u32>(min(r, last_row) * blocks)), even + odd, sums[r]);
+          } else {
+            sums[r] += c.x;
+            odds[r] += c.y;
+            select_add(sums[r], odds[r], bits, one, xs);
+          }
+        }
+      }
+      from += 64 * MATVEC_SPLITS * MATVEC_PITCH;
+      word += 64 * MATVEC_SPLITS;
+#pragma unroll
+      for (int r = 0; r < MATVEC_ROWS; ++r) rows[r] += 64 * MATVEC_SPLITS;
+      load_words<WIDE>(words, rows, word, W);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < MATVEC_ROWS; ++r) sums[r] += odds[r];
+}
+
 // Outputs 16 * tile .. of one plane, for every m of this block. BLOCK: block is not null.
 // Shared: stage [MATVEC_STAGE * MATVEC_PITCH], 16-byte aligned; partial [MATVEC_SPLITS * MATVEC_TILE].
 template <bool BLOCK, typename X, typename B, typename Y>
@@ -131,67 +194,23 @@ __device__ __forceinline__ void matvec(
   const int n_tile = tile * MATVEC_TILE;
   const int n_warp = min(n_tile + group * MATVEC_ROWS, N - 1);
   const int last_row = N - 1 - n_warp;
-  const int shift = BLOCK ? block_shift(K, blocks) : 0;
-  const u32 one = opaque_one();
-
   for (int m = blockIdx.y; m < M; m += gridDim.y) {
     const int slot = slots == nullptr ? 0 : slots[m];
     const bool valid = slot >= 0 && slot < S;
-    float sums[MATVEC_ROWS], odds[MATVEC_ROWS];
-#pragma unroll
-    for (int r = 0; r < MATVEC_ROWS; ++r) sums[r] = odds[r] = 0.0f;
-
     if (valid) {
       const X* x_row = x + static_cast<size_t>(m) * K;
       const float* col_row = col == nullptr ? nullptr : col + static_cast<size_t>(slot) * K;
       const size_t first_row = static_cast<size_t>(slot) * N + n_warp;
-      const u32* words_from = packed + first_row * W;
-      const float* scales_from = BLOCK ? block + first_row * blocks : nullptr;
-      const bool wide_words = (W & 1) == 0 && is_aligned16(packed);
-      const bool wide_x = is_aligned16(x_row), wide_col = is_aligned16(col_row);
-
-      for (int stage_word = 0; stage_word < W; stage_word += MATVEC_STAGE) {
-        uint2 words[MATVEC_ROWS];
-        load_words(words, words_from, stage_word + split * 64 + 2 * lane, W, last_row, wide_words);
-        __syncthreads();
-        for (int chunk = thread; chunk < MATVEC_STAGE; chunk += 32 * MATVEC_GROUPS * MATVEC_SPLITS) {
-          stage_chunk(stage + staged(chunk), x_row, col_row, (stage_word + chunk) * 32, K, wide_x, wide_col);
-        }
-        __syncthreads();
-        const int units = min((W - stage_word + 63) >> 6, MATVEC_STAGE >> 6);
-#pragma unroll 1
-        for (int unit = split; unit < units; unit += MATVEC_SPLITS) {
-          const int word = stage_word + unit * 64 + 2 * lane;
-          if (unit != split) load_words(words, words_from, word, W, last_row, wide_words);
+      const u32* rows[MATVEC_ROWS];
 #pragma unroll
-          for (int q = 0; q < 2; ++q) {
-            const float4* from = reinterpret_cast<const float4*>(stage + (unit * 64 + q * 32 + lane) * MATVEC_PITCH);
-            float xs[32];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-              const float4 v = from[i];
-              xs[4 * i] = v.x, xs[4 * i + 1] = v.y, xs[4 * i + 2] = v.z, xs[4 * i + 3] = v.w;
-            }
-            const float2 c = reinterpret_cast<const float2*>(from)[16];
-#pragma unroll
-            for (int r = 0; r < MATVEC_ROWS; ++r) {
-              const u32 bits = q == 0 ? words[r].x : words[r].y;
-              if (BLOCK) {
-                float even = c.x, odd = c.y;
-                select_add(even, odd, bits, one, xs);
-                const size_t at = static_cast<size_t>(min(r, last_row)) * blocks + (min(word + q, W - 1) >> shift);
-                sums[r] = fmaf(__ldg(scales_from + at), even + odd, sums[r]);
-              } else {
-                sums[r] += c.x;
-                odds[r] += c.y;
-                select_add(sums[r], odds[r], bits, one, xs);
-              }
-            }
-          }
-        }
+      for (int r = 0; r < MATVEC_ROWS; ++r) rows[r] = packed + (first_row + min(r, last_row)) * W;
+      const float* scales = BLOCK ? block + first_row * blocks : nullptr;
+      float sums[MATVEC_ROWS];
+      if ((W & 1) == 0 && is_aligned16(packed)) {
+        sum_columns<BLOCK, true>(sums, stage, x_row, col_row, rows, scales, last_row, K, W, blocks);
+      } else {
+        sum_columns<BLOCK, false>(sums, stage, x_row, col_row, rows, scales, last_row, K, W, blocks);
       }
-#pragma unroll
-      for (int r = 0; r < MATVEC_ROWS; ++r) sums[r] += odds[r];
       const float total = sum_rows(sums, lane);
       if ((lane & 3) == 0) partial[split * MATVEC_TILE + group * MATVEC_ROWS + (lane >> 2)] = total;
     }

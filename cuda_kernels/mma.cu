@@ -41,20 +41,20 @@ __device__ __forceinline__ void load_words4(u32 (&to)[4], const u32* row, int wo
 }
 
 // Four 16-bit values.
-template <typename X>
-__device__ __forceinline__ uint2 load_halves4(const X* from, bool wide) {
-  if (wide) return __ldg(reinterpret_cast<const uint2*>(from));
+template <bool WIDE, typename X>
+__device__ __forceinline__ uint2 load_halves4(const X* from) {
+  if (WIDE) return __ldg(reinterpret_cast<const uint2*>(from));
   const unsigned short* p = reinterpret_cast<const unsigned short*>(from);
   return make_uint2(p[0] | static_cast<u32>(p[1]) << 16, p[2] | static_cast<u32>(p[3]) << 16);
 }
 
 // B registers of two k-steps: value i of columns [0, 4) and of columns [16, 20) of `from`.
-template <typename X>
-__device__ __forceinline__ void load_b(u32 (&b)[4], const X* from, bool inside, bool wide) {
+template <bool WIDE, typename X>
+__device__ __forceinline__ void load_b(u32 (&b)[4], const X* from, bool inside) {
   uint2 low = make_uint2(0u, 0u), high = make_uint2(0u, 0u);
   if (inside) {
-    low = load_halves4(from, wide);
-    high = load_halves4(from + 16, wide);
+    low = load_halves4<WIDE>(from);
+    high = load_halves4<WIDE>(from + 16);
   }
   b[0] = __byte_perm(low.x, high.x, 0x5410);
   b[1] = __byte_perm(low.x, high.x, 0x7632);
@@ -74,7 +74,86 @@ __device__ __forceinline__ void add(float (&to)[2][NT][4], const float (&from)[2
   for (int i = 0; i < 8 * NT; ++i) to[i / (4 * NT)][i / 4 % NT][i % 4] += from[i / (4 * NT)][i / 4 % NT][i % 4];
 }
 
-// TERMS: P > 1. Outputs 32 * tile .. of one plane for rows 8 * NT * blockIdx.y ..; sums: [MMA_WARPS * NT * 8 * MMA_PITCH] shared.
+// total += one warp's share of the sum over K, for the rows of one slot. TERMS: P > 1. WIDE: x is 8-byte aligned.
+// signs, scales: the slot's; same: bit i set where row m_tile + i has that slot.
+template <int NT, bool BLOCK, bool TERMS, bool WIDE, typename X>
+__device__ __forceinline__ void sum_columns(
+    float (&total)[2][NT][4], const X* x, const u32* signs, const float* scales, const int (&n_row)[4], u32 same,
+    int m_tile, int P, int M, int W, int blocks, bool wide_words) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int g = lane >> 2, t = lane & 3;
+  const int Kp = 32 * W;
+  const int shift = BLOCK ? block_shift(Kp, blocks) : 0;
+
+      for (int group = 16 * warp; group < W; group += 16 * MMA_WARPS) {
+        u32 words[4][4];
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          load_words4(words[r], signs + static_cast<size_t>(n_row[r]) * W, group + 4 * t, W, wide_words);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (BLOCK && group + 4 * i >= W) break;
+          float acc[2][NT][4];
+#pragma unroll
+          for (int q = 0; q < 4; ++q) {
+            if (BLOCK || TERMS || q == 0) clear(acc);
+            // Registers j = 4q .. 4q + 3 of the four A rows: two k-steps.
+            u32 a[4][4];
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+              u32 bits = words[r][i] << (12 - 4 * q);
+              if (BLOCK) bits = __shfl_sync(0xFFFFFFFFu, words[r][q], (lane & ~3) | i) << (12 - 4 * t);
+#pragma unroll
+              for (int e = 0; e < 4; ++e) a[r][e] = ((bits << (3 - e)) & 0x80008000u) ^ minus_ones<X>();
+            }
+            const int word = BLOCK ? group + 4 * i + q : group + 4 * t + i;
+            const int column = 32 * word + (BLOCK ? 4 * t : 4 * q);
+            float sum[2][NT][4];  // of the terms, the smallest first
+            for (int p = TERMS ? P - 1 : 0; p >= 0; --p) {
+              if (TERMS && p != P - 1) clear(acc);
+#pragma unroll
+              for (int c = 0; c < NT; ++c) {
+                if (NT > 1 && ((same >> (8 * c)) & 0xFFu) == 0) continue;
+                const int m = min(m_tile + 8 * c + g, M - 1);
+                u32 b[4];
+                load_b<WIDE>(b, x + (static_cast<size_t>(p) * M + m) * Kp + column, word < W);
+#pragma unroll
+                for (int h = 0; h < 2; ++h) {
+                  mma<X>(acc[h][c], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
+                  mma<X>(acc[h][c], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
+                }
+              }
+              if (TERMS) {
+                if (p == P - 1) clear(sum);
+                add(sum, acc);
+              }
+            }
+            if (BLOCK) {
+              float scale[4];
+              const int at = min(word, W - 1) >> shift;
+#pragma unroll
+              for (int r = 0; r < 4; ++r) scale[r] = __ldg(scales + static_cast<size_t>(n_row[r]) * blocks + at);
+#pragma unroll
+              for (int h = 0; h < 2; ++h)
+#pragma unroll
+                for (int c = 0; c < NT; ++c)
+#pragma unroll
+                  for (int e = 0; e < 4; ++e) {
+                    const float v = TERMS ? sum[h][c][e] : acc[h][c][e];
+                    total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], v, total[h][c][e]);
+                  }
+            } else if (TERMS) {
+              add(total, sum);
+            } else if (q == 3) {
+              add(total, acc);
+            }
+          }
+        }
+      }
+}
+
+// Outputs 32 * tile .. of one plane for rows 8 * NT * blockIdx.y ..; sums: [MMA_WARPS * NT * 8 * MMA_PITCH] shared.
 template <int NT, bool BLOCK, bool TERMS, typename X, typename B, typename Y>
 __device__ __forceinline__ void mma_rows(
     float* sums, const X* x, const u32* packed, const float* row, const float* block, const int* slots, const B* base,
@@ -83,8 +162,6 @@ __device__ __forceinline__ void mma_rows(
   const int thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
   const int g = lane >> 2, t = lane & 3;
   const int m_tile = blockIdx.y * ROWS, n_tile = tile * MMA_N;
-  const int Kp = 32 * W;
-  const int shift = BLOCK ? block_shift(Kp, blocks) : 0;
   const bool wide_words = (W & 3) == 0 && is_aligned16(packed), wide_x = is_aligned16(x);
 
   int mine = -1;  // the slot of row m_tile + lane
@@ -105,71 +182,10 @@ __device__ __forceinline__ void mma_rows(
     const u32* signs = packed + static_cast<size_t>(slot) * N * W;
     const float* scales = BLOCK ? block + static_cast<size_t>(slot) * N * blocks : nullptr;
 
-    for (int group = 16 * warp; group < W; group += 16 * MMA_WARPS) {
-      u32 words[4][4];
-#pragma unroll
-      for (int r = 0; r < 4; ++r) {
-        load_words4(words[r], signs + static_cast<size_t>(n_row[r]) * W, group + 4 * t, W, wide_words);
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (BLOCK && group + 4 * i >= W) break;
-        float acc[2][NT][4];
-#pragma unroll
-        for (int q = 0; q < 4; ++q) {
-          if (BLOCK || TERMS || q == 0) clear(acc);
-          // Registers j = 4q .. 4q + 3 of the four A rows: two k-steps.
-          u32 a[4][4];
-#pragma unroll
-          for (int r = 0; r < 4; ++r) {
-            u32 bits = words[r][i] << (12 - 4 * q);
-            if (BLOCK) bits = __shfl_sync(0xFFFFFFFFu, words[r][q], (lane & ~3) | i) << (12 - 4 * t);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) a[r][e] = ((bits << (3 - e)) & 0x80008000u) ^ minus_ones<X>();
-          }
-          const int word = BLOCK ? group + 4 * i + q : group + 4 * t + i;
-          const int column = 32 * word + (BLOCK ? 4 * t : 4 * q);
-          float sum[2][NT][4];  // of the terms, the smallest first
-          for (int p = P - 1; p >= 0; --p) {
-            if (TERMS && p != P - 1) clear(acc);
-#pragma unroll
-            for (int c = 0; c < NT; ++c) {
-              if (NT > 1 && ((same >> (8 * c)) & 0xFFu) == 0) continue;
-              const int m = m_tile + 8 * c + g;
-              u32 b[4];
-              load_b(b, x + (static_cast<size_t>(p) * M + m) * Kp + column, word < W && m < M, wide_x);
-#pragma unroll
-              for (int h = 0; h < 2; ++h) {
-                mma<X>(acc[h][c], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
-                mma<X>(acc[h][c], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
-              }
-            }
-            if (TERMS) {
-              if (p == P - 1) clear(sum);
-              add(sum, acc);
-            }
-          }
-          if (BLOCK) {
-            float scale[4];
-            const int at = min(word, W - 1) >> shift;
-#pragma unroll
-            for (int r = 0; r < 4; ++r) scale[r] = __ldg(scales + static_cast<size_t>(n_row[r]) * blocks + at);
-#pragma unroll
-            for (int h = 0; h < 2; ++h)
-#pragma unroll
-              for (int c = 0; c < NT; ++c)
-#pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                  const float v = TERMS ? sum[h][c][e] : acc[h][c][e];
-                  total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], v, total[h][c][e]);
-                }
-          } else if (TERMS) {
-            add(total, sum);
-          } else if (q == 3) {
-            add(total, acc);
-          }
-        }
-      }
+    if (wide_x) {
+      sum_columns<NT, BLOCK, TERMS, true>(total, x, signs, scales, n_row, same, m_tile, P, M, W, blocks, wide_words);
+    } else {
+      sum_columns<NT, BLOCK, TERMS, false>(total, x, signs, scales, n_row, same, m_tile, P, M, W, blocks, wide_words);
     }
 
     // total[h][c] is rows 16h + g, 16h + 8 + g by columns (rows of x) 8c + 2t, 8c + 2t + 1.
