@@ -74,7 +74,7 @@ MUTANTS = (
     Mutant("cuda.matvec", "lost tail", "const int valid = K - first - i;", "const int valid = (K & ~31) - first - i;"),
     Mutant("cuda.matvec", "flipped sign", "out *= 2.0f;", "out *= -2.0f;"),
     Mutant("cuda.matvec", "wrong slot", "nullptr ? 0 : slots[m];", "nullptr ? 0 : slots[m / 2];"),
-    Mutant("cuda.mma", "lost tail", "word < W && m < M, wide_x", "word < W - 1 && m < M, wide_x"),
+    Mutant("cuda.mma", "lost tail", "from, word < W)", "from, word < W - 1)"),
     Mutant("cuda.mma", "flipped sign", "{ return 0xBF80BF80u; }", "{ return 0x3F803F80u; }"),
     Mutant("cuda.mma", "wrong lane", "8 * (e >> 1) + g] = total", "8 * (e >> 1) + (g ^ 1)] = total"),
     Mutant("cuda.mma", "wrong slot", "packed + static_cast<size_t>(slot) * N * W", "packed + size_t(0 * slot) * N * W"),
