@@ -84,73 +84,82 @@ __device__ __forceinline__ void sum_columns(
   const int g = lane >> 2, t = lane & 3;
   const int Kp = 32 * W;
   const int shift = BLOCK ? block_shift(Kp, blocks) : 0;
+  // W >> 31 is 0; without it ptxas loads the constant anew before every other LOP3.
+  const u32 sign_bits = 0x80008000u | static_cast<u32>(W) >> 31;
+  const size_t term_stride = static_cast<size_t>(M) * Kp;
+  const X* x_row[NT];  // rows beyond M are read as the last one and never stored
+#pragma unroll
+  for (int c = 0; c < NT; ++c) {
+    x_row[c] = x + static_cast<size_t>(min(m_tile + 8 * c + g, M - 1)) * Kp + 512 * warp +
+               (BLOCK ? 4 * t : 128 * t);
+  }
 
-      for (int group = 16 * warp; group < W; group += 16 * MMA_WARPS) {
-        u32 words[4][4];
+  for (int group = 16 * warp; group < W; group += 16 * MMA_WARPS) {
+    u32 words[4][4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      load_words4(words[r], signs + static_cast<size_t>(n_row[r]) * W, group + 4 * t, W, wide_words);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (BLOCK && group + 4 * i >= W) break;
+      float acc[2][NT][4];
+#pragma unroll
+      for (int q = 0; q < 4; ++q) {
+        // Registers j = 4q .. 4q + 3 of the four A rows: two k-steps.
+        u32 a[4][4];
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
-          load_words4(words[r], signs + static_cast<size_t>(n_row[r]) * W, group + 4 * t, W, wide_words);
+          u32 bits = words[r][i] << (12 - 4 * q);
+          if (BLOCK) bits = __shfl_sync(0xFFFFFFFFu, words[r][q], (lane & ~3) | i) << (12 - 4 * t);
+#pragma unroll
+          for (int e = 0; e < 4; ++e) a[r][e] = ((bits << (3 - e)) & sign_bits) ^ minus_ones<X>();
         }
+        const int word = BLOCK ? group + 4 * i + q : group + 4 * t + i;
+        const int column = BLOCK ? 32 * (4 * i + q) : 32 * i + 4 * q;
+        if (!TERMS && (BLOCK || q == 0)) clear(acc);
+        float sum[2][NT][4];  // of the terms, the smallest first
+        if (TERMS) clear(sum);
+        for (int p = TERMS ? P - 1 : 0; p >= 0; --p) {
+          if (TERMS) clear(acc);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          if (BLOCK && group + 4 * i >= W) break;
-          float acc[2][NT][4];
+          for (int c = 0; c < NT; ++c) {
+            if (NT > 1 && ((same >> (8 * c)) & 0xFFu) == 0) continue;
+            const X* from = x_row[c] + column;
+            u32 b[4];
+            load_b<WIDE>(b, TERMS ? from + p * term_stride : from, word < W);
 #pragma unroll
-          for (int q = 0; q < 4; ++q) {
-            if (BLOCK || TERMS || q == 0) clear(acc);
-            // Registers j = 4q .. 4q + 3 of the four A rows: two k-steps.
-            u32 a[4][4];
-#pragma unroll
-            for (int r = 0; r < 4; ++r) {
-              u32 bits = words[r][i] << (12 - 4 * q);
-              if (BLOCK) bits = __shfl_sync(0xFFFFFFFFu, words[r][q], (lane & ~3) | i) << (12 - 4 * t);
-#pragma unroll
-              for (int e = 0; e < 4; ++e) a[r][e] = ((bits << (3 - e)) & 0x80008000u) ^ minus_ones<X>();
-            }
-            const int word = BLOCK ? group + 4 * i + q : group + 4 * t + i;
-            const int column = 32 * word + (BLOCK ? 4 * t : 4 * q);
-            float sum[2][NT][4];  // of the terms, the smallest first
-            for (int p = TERMS ? P - 1 : 0; p >= 0; --p) {
-              if (TERMS && p != P - 1) clear(acc);
-#pragma unroll
-              for (int c = 0; c < NT; ++c) {
-                if (NT > 1 && ((same >> (8 * c)) & 0xFFu) == 0) continue;
-                const int m = min(m_tile + 8 * c + g, M - 1);
-                u32 b[4];
-                load_b<WIDE>(b, x + (static_cast<size_t>(p) * M + m) * Kp + column, word < W);
-#pragma unroll
-                for (int h = 0; h < 2; ++h) {
-                  mma<X>(acc[h][c], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
-                  mma<X>(acc[h][c], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
-                }
-              }
-              if (TERMS) {
-                if (p == P - 1) clear(sum);
-                add(sum, acc);
-              }
-            }
-            if (BLOCK) {
-              float scale[4];
-              const int at = min(word, W - 1) >> shift;
-#pragma unroll
-              for (int r = 0; r < 4; ++r) scale[r] = __ldg(scales + static_cast<size_t>(n_row[r]) * blocks + at);
-#pragma unroll
-              for (int h = 0; h < 2; ++h)
-#pragma unroll
-                for (int c = 0; c < NT; ++c)
-#pragma unroll
-                  for (int e = 0; e < 4; ++e) {
-                    const float v = TERMS ? sum[h][c][e] : acc[h][c][e];
-                    total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], v, total[h][c][e]);
-                  }
-            } else if (TERMS) {
-              add(total, sum);
-            } else if (q == 3) {
-              add(total, acc);
+            for (int h = 0; h < 2; ++h) {
+              mma<X>(acc[h][c], a[2 * h][0], a[2 * h + 1][0], a[2 * h][1], a[2 * h + 1][1], b[0], b[1]);
+              mma<X>(acc[h][c], a[2 * h][2], a[2 * h + 1][2], a[2 * h][3], a[2 * h + 1][3], b[2], b[3]);
             }
           }
+          if (TERMS) add(sum, acc);
+        }
+        if (BLOCK) {
+          float scale[4];
+          const int at = min(word, W - 1) >> shift;
+#pragma unroll
+          for (int r = 0; r < 4; ++r) scale[r] = __ldg(scales + static_cast<size_t>(n_row[r]) * blocks + at);
+#pragma unroll
+          for (int h = 0; h < 2; ++h)
+#pragma unroll
+            for (int c = 0; c < NT; ++c)
+#pragma unroll
+              for (int e = 0; e < 4; ++e) {
+                const float v = TERMS ? sum[h][c][e] : acc[h][c][e];
+                total[h][c][e] = fmaf(scale[2 * h + (e >> 1)], v, total[h][c][e]);
+              }
+        } else if (TERMS) {
+          add(total, sum);
+        } else if (q == 3) {
+          add(total, acc);
         }
       }
+    }
+#pragma unroll
+    for (int c = 0; c < NT; ++c) x_row[c] += 512 * MMA_WARPS;
+  }
 }
 
 // Outputs 32 * tile .. of one plane for rows 8 * NT * blockIdx.y ..; sums: [MMA_WARPS * NT * 8 * MMA_PITCH] shared.
