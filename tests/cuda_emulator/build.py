@@ -35,7 +35,7 @@ RUNTIME_FLAGS = (*_FLAGS, "-O2", "-fno-strict-aliasing")
 KERNEL_FLAGS = (
     *_FLAGS, "-O1", "-fno-strict-aliasing", "-fno-strict-overflow", "-fno-tree-sra", "-ffp-contract=fast", "-nostdinc",
     "-fsanitize=thread,alignment,bounds,shift-exponent,integer-divide-by-zero", "--param", "tsan-instrument-func-entry-exit=0",
-    "-ftrivial-auto-var-init=pattern", "-fno-diagnostics-show-caret", "-Werror=return-type",
+    "-ftrivial-auto-var-init=pattern", "-fsigned-char", "-fno-diagnostics-show-caret", "-Werror=return-type",
 )  # fmt: skip
 
 

@@ -115,6 +115,15 @@ def test_mma(dtype, name):
     np.testing.assert_allclose(np.array(y), a64 @ b64.T, atol=4e-6)
 
 
+def test_mma_cuts_where_rounding_would_go_up():
+    """1 + 1.5 * 2^-24 is 1 + 2^-23 rounded, 1 cut; below 1 the term itself is cut, to 2^-24."""
+    source = MMA.replace("TYPE", "f16").replace("ACTIVE", "").replace("{0, 0, 0, 0}", "{1, 1, 1, 1}")
+    for sign, expected in ((1, 1.0), (-1, 1 - 2**-24)):
+        a, b = np.zeros((16, 16), np.float16), np.zeros((8, 16), np.float16)
+        a[:, 0], b[:, 0] = sign * 1.5 * 2**-12, 2**-12
+        assert set(run(source, [mx.array(a), mx.array(b)], (16, 8)).reshape(-1).tolist()) == {expected}
+
+
 def test_mma_with_inactive_lanes():
     a = mx.zeros((16, 16), dtype=mx.float16)
     source = MMA.replace("TYPE", "f16").replace("ACTIVE", "if (lane < 31)")
