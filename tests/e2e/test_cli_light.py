@@ -56,6 +56,7 @@ def test_help_takes_under_two_fifths_of_a_second_of_work() -> None:
         "compress",
         "eval",
         "inspect",
+        "bench",
         *(
             f"profile {name}"
             for name in ["list", "show", "rename", "remove", "verify", "diff", "merge", "export", "import"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,34 @@ from mlx_lm.models.cache import make_prompt_cache
 from ..delta.attach import Resident, attach, detach, switch, targets
 from ..format.read import read
 from ..format.write import write
-from .synthetic import random_profile
+from .process import in_new_process
+from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, random_profile
+from .tables import Options, Report
 
 _PROMPT_TOKENS = 4
 _PIECE_BYTES = 4 << 20
+_QUICK_LAYERS = 4
+_SUBJECTS: tuple[tuple[str, str, Callable[..., nn.Module], Mapping[str, Any]], ...] = (
+    ("Qwen3-4B, 4-bit", "unmerged", quantized_qwen3, QWEN3_4B),
+    ("SmolLM2-135M, f32", "merged", dense_model, SMOLLM2_135M),
+)
+
+
+def measure(options: Options, report: Report) -> dict[str, Any]:
+    """The table's document: "rows", one of `measure_switch` for each random model, in a process of its own.
+
+    The 4-bit model takes 5 GB. `quick` takes 3 rounds with 4 of each model's layers.
+    """
+    rows = []
+    work = partial(measure_switch, repeats=3) if options.quick else measure_switch
+    for index, (label, mode, build, config) in enumerate(_SUBJECTS):
+        report(f"switching {mode}", index, len(_SUBJECTS))
+        if options.quick:
+            config = {**config, "num_hidden_layers": _QUICK_LAYERS}
+            label = f"{label}, {_QUICK_LAYERS} layers"
+        rows.append({"model": label, **in_new_process(work, partial(build, config), mode)})
+    report("switching merged", len(_SUBJECTS), len(_SUBJECTS))
+    return {"rows": rows}
 
 
 def measure_switch(
@@ -53,8 +76,9 @@ def measure_switch(
         attach(model, first, mode)
         mx.eval(model.parameters())
         peak_bytes = _peak_bytes() - start_bytes
-        plain = [_in_new_process(_plain_read, files[1]) for _ in range(repeats)]
-        loads = [_in_new_process(_load, files[1]) for _ in range(repeats)]
+        # In new processes, where no memory has been used before: freed pages make a read look faster than the first.
+        plain = [in_new_process(_plain_read, files[1]) for _ in range(repeats)]
+        loads = [in_new_process(_load, files[1]) for _ in range(repeats)]
         second = Resident.from_profile(read(files[1]))
     residents = [first, second]
     for resident in (second, first):
@@ -114,12 +138,6 @@ def _load(file: Path) -> float:
     start = time.perf_counter()
     Resident.from_profile(read(file))
     return time.perf_counter() - start
-
-
-def _in_new_process(measure: Callable[[Path], float], file: Path) -> float:
-    """measure(file) where no memory has been used before: freed pages make the next read look faster than the first."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (file,))
 
 
 def _timed(work: Callable[[], Any]) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models import qwen3
+from mlx.utils import tree_flatten
+from mlx_lm.models import llama, qwen3
 
 from ..codec.pack import words
 from ..codec.parts import SignPart
@@ -29,12 +30,43 @@ QWEN3_4B: Mapping[str, Any] = {
     "rope_theta": 1_000_000,
     "tie_word_embeddings": True,
 }
+SMOLLM2_135M: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "num_hidden_layers": 30,
+    "intermediate_size": 1536,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "head_dim": 64,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 49152,
+    "max_position_embeddings": 8192,
+    "rope_theta": 100_000,
+    "tie_word_embeddings": True,
+}
+
+
+def dense_model(config: Mapping[str, Any], dtype: mx.Dtype = mx.float32, seed: int = 0) -> nn.Module:
+    """A llama or Qwen3 of `config` with random weights in `dtype`."""
+    mx.random.seed(seed)
+    family: Any = {"llama": llama, "qwen3": qwen3}[config["model_type"]]
+    model: nn.Module = family.Model(family.ModelArgs.from_dict(dict(config)))
+    model.set_dtype(dtype)
+    for array in _leaves(model):  # lazy so far: one array's f32 values at a time
+        mx.eval(array)
+    model.eval()
+    return model
 
 
 def quantized_qwen3(
-    config: Mapping[str, Any] = QWEN3_4B, bits: int = 4, group_size: int = 64, seed: int = 0
+    config: Mapping[str, Any] = QWEN3_4B,
+    bits: int = 4,
+    group_size: int = 64,
+    seed: int = 0,
+    dtype: mx.Dtype = mx.float32,
 ) -> nn.Module:
-    """A Qwen3 of `config` with random `bits`-bit weights, made in place: no dense weight ever exists."""
+    """A Qwen3 of `config` with random `bits`-bit weights, made in place: no dense weight ever exists. `dtype` is that of
+    all other arrays, and so of the activations."""
     key = mx.random.key(seed)
     model = qwen3.Model(qwen3.ModelArgs.from_dict(dict(config)))
     nn.quantize(model, group_size, bits)  # lazy: shapes only, every array is replaced before it is computed
@@ -48,13 +80,15 @@ def quantized_qwen3(
             module.scales = mx.full(module.scales.shape, step)
             module.biases = mx.full(module.scales.shape, -step * (2**bits - 1) / 2)
             mx.eval(module.parameters())
+    model.set_dtype(dtype)
     mx.eval(model.parameters())
     model.eval()
     return model
 
 
 def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", amplitude: float = 1e-4) -> Profile:
-    """A one-plane profile of every target of `model`: random signs, constant f16 scales of kind tensor, row or col."""
+    """A one-plane profile of every target of `model`: random signs, constant f16 scales of kind tensor, row, col or
+    rowcol."""
     rng = np.random.default_rng(seed)
     tensors = {}
     for target, shape in targets(model).items():
@@ -63,8 +97,10 @@ def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", a
         if k % 32:
             bits = bits.copy()
             bits[..., -1] &= (1 << k % 32) - 1
-        dims = {"tensor": (*lead,), "row": (*lead, n), "col": (*lead, k)}[scale]
-        tensors[target] = DeltaTensor(shape, (SignPart(scale, None, bits, (np.full(dims, amplitude, np.float16),)),))
+        axes: dict[str, list[tuple[int, ...]]] = {"tensor": [()], "row": [(n,)], "col": [(k,)], "rowcol": [(n,), (k,)]}
+        values = (amplitude, 1.0)
+        scales = tuple(np.full((*lead, *dims), v, np.float16) for dims, v in zip(axes[scale], values, strict=False))
+        tensors[target] = DeltaTensor(shape, (SignPart(scale, None, bits, scales),))
     return Profile(
         info={"name": name, "method": "random"},
         base={"model": "random", "verified": False},
@@ -73,3 +109,7 @@ def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", a
         model_count=model_count(model),
         tensors=tensors,
     )
+
+
+def _leaves(model: nn.Module) -> list[mx.array]:
+    return [value for _, value in tree_flatten(model.parameters())]

@@ -1,0 +1,88 @@
+"""zen bench: the tables of docs/benchmarks.md, measured on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..bench import tables as registry
+from ..errors import ConfigError
+from . import _bench_view, _view
+from ._options import AsJson
+
+_BUSY_LOAD = 0.5
+
+
+def complete_table(incomplete: str) -> list[str]:
+    """Tables that begin with `incomplete`."""
+    return [name for name in registry.TABLES if name.startswith(incomplete)]
+
+
+def bench(
+    tables: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TABLE...]",
+            help=f"Tables to measure: {', '.join(registry.TABLES)}. Default: all.",
+            autocompletion=complete_table,
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, rounds and layers.")] = False,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape",
+            metavar="NxK",
+            help="Shape for the kernels table; repeatable. N+N+NxK is one launch of several projections.",
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="M,M,...", help="Numbers of rows for the kernels table.")
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each table that has a plot there.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this machine: speed of the kernels, cost of switching profiles.
+
+    Models have random weights of real dimensions: nothing is downloaded. kernels: every sign kernel of this backend
+    against what it rides on, then whole models. switch: switching and loading profiles, 5 GB of memory. Other work on
+    the machine shows in the numbers.
+
+    Examples:
+
+    \b
+      zen bench kernels
+      zen bench kernels --quick --plot plots
+      zen bench kernels --shape 4096x4096 --rows 1,8
+      zen bench switch --json
+    """
+    names = registry.choose(tables or [])
+    options = registry.Options(
+        quick=quick,
+        shapes=tuple(map(registry.parse_shape, shapes)) if shapes else None,
+        rows=registry.parse_rows(rows) if rows is not None else None,
+    )
+    if "kernels" not in names and (options.shapes or options.rows):
+        field = "--shape" if options.shapes else "--rows"
+        raise ConfigError("this belongs to the kernels table", field=field, expected="kernels", found=", ".join(names))
+    if plot is not None and plot.exists() and not plot.is_dir():
+        raise ConfigError("plots go into a folder", path=plot, field="--plot", expected="DIR")
+    with _view.progress(as_json) as report:
+        document = registry.run(names, options, report)
+    load = document["machine"]["load"]  # before the first measurement
+    if load > _BUSY_LOAD and not as_json:
+        _view.notice(f"other work was running (load {load:.1f}): the numbers are lower than this machine's best")
+    files = []
+    for name in names:
+        if plot is not None and name in registry.PLOTS:
+            files.append(plot / f"{name}.png")
+            registry.PLOTS[name](document, files[-1])
+    if as_json:
+        _view.emit(document)
+        return
+    _bench_view.show(document)
+    for file in files:
+        _view.notice(f"plot: {file}")
