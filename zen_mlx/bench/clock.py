@@ -51,9 +51,8 @@ def race(contenders: Sequence[Contender], rounds: int) -> dict[str, list[float]]
     """Seconds a call of each contender in each round, warmed up; a slow one may miss the last rounds, never the first."""
     counts = {}
     for contender in contenders:
-        once = contender.seconds(1)  # compiles
-        if once < _TURN_S:
-            once = contender.seconds(1)
+        contender.seconds(1)  # compiles
+        once = contender.seconds(1)
         counts[contender.name] = max(1, min(contender.distinct, int(_TURN_S / once)))
         if counts[contender.name] > 1:
             contender.seconds(counts[contender.name])
