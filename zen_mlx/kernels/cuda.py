@@ -23,7 +23,7 @@ _MATVEC_THREADS, _MATVEC_N = 128, 16
 _MMA_THREADS, _MMA_N, _MMA_WARPS, _MMA_PITCH = 256, 32, 8, 33
 _ELEMENT_THREADS = 128
 _MAX_GRID_Y = 65535
-_FEW_ROWS = 8  # one tile of mma's columns; above, four of them share the signs
+_FEW_ROWS = 8  # one tile of mma's columns; above, four of them share the signs, or two where terms take registers
 _TILE_BYTES = 16 << 20  # of unpacked signs at a time
 
 _CTYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
@@ -269,7 +269,7 @@ def _mma(
     else:
         terms, dtype = 1, x.dtype
         own = [x[None] if k == columns else split(x, None, None, 1, columns, dtype)]
-    tiles = 1 if m <= _FEW_ROWS else 4
+    tiles = 1 if m <= _FEW_ROWS else 2 if terms > 1 else 4
     form = _form(
         "mma",
         signs[0]._replace(col=None),
