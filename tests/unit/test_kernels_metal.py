@@ -81,6 +81,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("matvec", 1, [2048, 1], (64 * (128 + 1), 1, 1)),  # many rows: 8 a simdgroup
         ("wide", 4, [9], (64 * 2, 1, 1)),
         ("wide", 13, [2048], (64 * 128, 4, 1)),
+        ("matmul", 16, [64], (128, 1, 1)),
         ("matmul", 33, [64, 65, 1], (128 * 4, 2, 1)),
         ("matmul", 257, [64], (128, 5, 1)),  # many rows of x: 64 a threadgroup
     ],
@@ -110,7 +111,7 @@ def test_tiles_agree_with_the_files() -> None:
 
 
 def test_matmul_memory_is_within_a_threadgroup() -> None:
-    for m in (13, 4096):
+    for m in (13, 32, 4096):
         cut = metal.tiling("matmul", m, 1)
         tiles, sums = (cut.rows_m + cut.rows_n) * 36, cut.rows_m * cut.rows_n
         assert sums <= tiles  # the sums go through the tiles' memory

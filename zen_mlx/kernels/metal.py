@@ -36,15 +36,16 @@ _WIDE_M = 4
 _MATMUL_N = 64
 
 # Rows of the signs a simdgroup takes: 8 share the work on x best, 4 leave enough simdgroups where the projections are
-# small (40 cores hold about 1000 at a time). Rows of x a threadgroup of matmul takes: 64 from where that wastes little.
+# small (40 cores hold about 1000 at a time). A threadgroup of matmul takes 16, 32 or 64 rows of x: more read and unpack
+# the signs less often, as long as they are not padding.
 _MANY_ROWS_N = 2048
-_MANY_ROWS_M = 96
+_FEW_ROWS_M, _MANY_ROWS_M = 16, 96
 
 
 def tiling(file: str, m: int, n: int) -> Tiling:
     """The tiling of `file` for M rows of x and N rows of the signs in all."""
     if file == "matmul":
-        rows = 64 if m >= _MANY_ROWS_M else 32
+        rows = 16 if m <= _FEW_ROWS_M else 32 if m < _MANY_ROWS_M else 64
         return Tiling("BM", rows, rows, _MATMUL_N, 4 * _SIMD)
     rows = 8 if n >= _MANY_ROWS_N else 4
     return Tiling("ROWS", rows, _WIDE_M if file == "wide" else 1, rows * _SIMDGROUPS, _SIMDGROUPS * _SIMD)
