@@ -20,7 +20,7 @@ from .rewrite import Kernel, RewriteError, rewrite
 
 HERE = Path(__file__).resolve().parent
 HEADERS = tuple(HERE / name for name in ("checks.h", "vec.h", "math.h", "atomic.h", "simd.h", "matrix.h", "msl.h"))
-FLAGS = ("-fsanitize=bounds-strict,shift-exponent,integer-divide-by-zero", "-ftrivial-auto-var-init=pattern")
+FLAGS = ("-Og", "-fsanitize=bounds-strict,shift-exponent,integer-divide-by-zero", "-ftrivial-auto-var-init=pattern")
 MOST_THREADS = 1024
 MLX_CPU_OFFSET = 8  # MLX's CPU allocator gives addresses of this remainder by 16, Metal's of remainder 0
 
