@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ os.environ["HF_HOME"] = str(Path(tempfile.gettempdir()) / "zen-tests-no-hub")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+if str(REPOSITORY / "tests") not in sys.path:
+    sys.path.insert(0, str(REPOSITORY / "tests"))  # for the emulators: pytest's importlib mode adds nothing
 
 
 @pytest.fixture(autouse=True)
