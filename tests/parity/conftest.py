@@ -16,7 +16,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `parity`,
 from parity import backends
 from parity.table import TABLE, Table
 
-WARM: pytest.StashKey[subprocess.Popen] = pytest.StashKey()
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiling(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Many emulated kernels and a second core: they compile from the other end at the same time."""
+    emulated = [item for item in request.session.items if item.name.startswith(("test_case[metal", "test_case[cuda"))]
+    if len(emulated) <= 20 or (os.cpu_count() or 1) == 1:
+        yield
+        return
+    script = Path(__file__).resolve().parent / "warm.py"
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        yield
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +51,6 @@ def use() -> Iterator[Callable[[str, bool], backends.Kernels]]:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLE] = Table()
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Many emulated kernels and a second core: compile them from the other end at the same time."""
-    emulated = [item for item in session.items if item.name.startswith(("test_case[metal", "test_case[cuda"))]
-    if len(emulated) > 20 and (os.cpu_count() or 1) > 1 and not session.config.option.collectonly:
-        script = Path(__file__).resolve().parent / "warm.py"
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        session.config.stash[WARM] = subprocess.Popen([sys.executable, str(script)], **quiet)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    process = session.config.stash.get(WARM, None)
-    if process is not None:
-        process.terminate()
-        process.wait()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
