@@ -39,7 +39,8 @@ def missing(backend: str, hardware: bool) -> str | None:
     if backend == "cpu" and find_spec("numba") is None:
         return "numba is not installed: the extra `cpu` brings it"
     if backend not in GPUS:
-        return None
+        on_cuda = mx.default_device().type != mx.DeviceType.cpu and mx.cuda.is_available()
+        return "MLX on CUDA multiplies in TF32 and has no 1-bit product" if on_cuda else None
     if hardware:
         available = mx.metal.is_available() if backend == "metal" else mx.cuda.is_available()
         return None if available else f"needs {'an Apple' if backend == 'metal' else 'an NVIDIA'} GPU"
