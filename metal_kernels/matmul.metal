@@ -2,8 +2,8 @@
 //
 // A threadgroup makes BM rows of x by 64 rows of the signs, 32 columns (one word a row) at a time: it puts col * x
 // [BM, 32] and sign * block [64, 32] into threadgroup memory in f32, and its 2 x 2 simdgroups multiply 8 x 8 matrices,
-// each BM/2 by 32 values; BM is 16, 32 or 64. A tile of x whose rows have several slots is gone over once for each slot, the other
-// rows zero: adding a zero changes no bit of a sum.
+// each BM/2 by 32 values; BM is 16, 32 or 64. A tile of x whose rows have several slots is gone over once for each of
+// them, the other rows zero: adding a zero changes no bit of a sum.
 //     grid         x: the tiles of all projections, one after the other, each 64 rows; y: ceil(M / BM)
 //     threadgroup  4 simdgroups; (BM + 64) * 36 floats, at most 18 KiB, so that more than one fits a core
 // Why fast: a word is read and unpacked once for BM rows of x (2 instructions a sign against BM/2 fma), and never
@@ -58,7 +58,16 @@ void matmul_values(
   }
 }
 
-template <uint BM, typename X, typename Slots, typename Packed, typename Row, typename Col, typename Block, typename Base, typename T>
+template <
+    uint BM,
+    typename X,
+    typename Slots,
+    typename Packed,
+    typename Row,
+    typename Col,
+    typename Block,
+    typename Base,
+    typename T>
 void matmul(
     Shape shape,
     uint n_tile,

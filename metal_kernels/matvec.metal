@@ -36,7 +36,16 @@ void matvec_word(
   }
 }
 
-template <int ROWS, typename X, typename Slots, typename Packed, typename Row, typename Col, typename Block, typename Base, typename T>
+template <
+    int ROWS,
+    typename X,
+    typename Slots,
+    typename Packed,
+    typename Row,
+    typename Col,
+    typename Block,
+    typename Base,
+    typename T>
 void matvec(
     Shape shape,
     uint tile,

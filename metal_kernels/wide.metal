@@ -49,7 +49,16 @@ void wide_word(
   }
 }
 
-template <int ROWS, typename X, typename Slots, typename Packed, typename Row, typename Col, typename Block, typename Base, typename T>
+template <
+    int ROWS,
+    typename X,
+    typename Slots,
+    typename Packed,
+    typename Row,
+    typename Col,
+    typename Block,
+    typename Base,
+    typename T>
 void wide(
     Shape shape,
     uint tile,

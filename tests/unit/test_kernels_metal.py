@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -13,6 +15,8 @@ import pytest
 
 from zen_mlx.kernels import metal, reference
 from zen_mlx.kernels.parts import Sign
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `metal_emulator`
 
 EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("metal_emulator") is not None
 needs_emulator = pytest.mark.skipif(not EMULATED, reason="the Metal emulator needs g++")
