@@ -170,3 +170,28 @@ def test_a_self_test_within_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = mx.compile(lambda x: dispatch.sign_matmul(x, plane.packed, row=plane.row))
     same((compiled(x), reference.launch(x, [plane], [None], None)[0]))
     assert len(choice.checks()) == 1
+
+
+def test_the_survey_says_what_runs_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, Kernel())
+    own, rest = choice.survey()
+    assert (own.first_row, own.last_row, own.kernel, own.error) == (1, 4, "select", 0.0)
+    assert (rest.first_row, rest.last_row, rest.kernel) == (5, None, choice.NATIVE)
+
+    monkeypatch.setattr(choice, "_checks", {})
+    use(monkeypatch, Kernel(fails=True), None)
+    with pytest.warns(KernelFallbackWarning):
+        (only,) = choice.survey()
+    assert (only.kernel, only.instead_of, only.failed, only.last_row) == (choice.NATIVE, "select", True, None)
+    assert only.reason is not None
+    assert "no such device" in only.reason
+
+    monkeypatch.setattr(choice, "kernels", lambda where: {})
+    (only,) = choice.survey()
+    assert (only.kernel, only.instead_of, only.failed) == (choice.NATIVE, "select", False)
+
+
+def test_the_survey_of_a_forced_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZEN_KERNELS", "native")
+    (only,) = choice.survey()
+    assert (only.kernel, only.reason) == (choice.NATIVE, "ZEN_KERNELS=native")

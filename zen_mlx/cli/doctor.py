@@ -17,8 +17,7 @@ from ._options import AsJson
 _SLOW_GFLOPS = 30.0
 _TIMEOUT_S = 3.0
 _LARGEST_ERROR = 1e-4
-_MLX = "MLX's own operations"
-_INSTALL_NUMBA = 'pip install "zen-mlx[cpu]" brings it'
+_INSTALL_KERNELS = 'pip install "zen-mlx[cpu]"'
 
 
 def doctor(as_json: AsJson = False) -> None:
@@ -80,10 +79,10 @@ def _backend(problems: list[str], advice: list[str]) -> dict[str, Any]:
         warnings.simplefilter("ignore", choice.KernelFallbackWarning)
         uses = [use._asdict() for use in choice.survey()]
     for use in uses:
-        if use["error"] is None and use["reason"] and "installed" in use["reason"]:
-            advice.append(f"the kernel {use['kernel']} is not used: {use['reason']}; {_INSTALL_NUMBA}")
-        elif use["kernel"] != _MLX and use["reason"]:
-            problems.append(f"the kernel {use['kernel']} does not work here: {use['reason']}")
+        if use["failed"]:
+            problems.append(f"the kernel {use['instead_of']} does not work here: {use['reason']}")
+        elif use["instead_of"]:
+            advice.append(f"the kernel {use['instead_of']} is missing: {use['reason']}; {_INSTALL_KERNELS}")
     error = _kernel_error()
     if not error <= _LARGEST_ERROR:
         problems.append(f"the sign product is wrong on this machine: relative error {error:.1e}")
@@ -118,10 +117,8 @@ def _kernel_error() -> float:
 
 
 def _rows(use: dict[str, Any]) -> str:
-    """One use of a kernel in words: `select up to 32 rows`."""
+    """One use of a kernel in words: `wide up to 12 rows`."""
     first, last, name = use["first_row"], use["last_row"], use["kernel"]
-    if use["reason"] and name != _MLX:
-        name = f"{_MLX}, not {name},"
     if first == 1:
         return name if last is None else f"{name} for {'one row' if last == 1 else f'up to {last} rows'}"
     return f"{name} from {first} rows" if last is None else f"{name} up to {last}"

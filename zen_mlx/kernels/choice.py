@@ -20,7 +20,7 @@ import mlx.core as mx
 from ..errors import ConfigError, KernelError
 from . import reference, selftest
 from .autograd import differentiable
-from .parts import Launch, Sign
+from .parts import Launch, NotEvaluable, Sign
 
 MODES = ("auto", "reference", "native", "custom")
 
@@ -32,16 +32,17 @@ class Route(NamedTuple):
     most_rows: int | None
 
 
-# The first row that fits is taken; past the last one, MLX's own operations. docs/benchmarks.md has the measurements.
+# The first row that fits is taken; past the last one, MLX's own operations. docs/benchmarks.md has the measurements: on
+# two x86 cores `select` is ahead of unpack + OpenBLAS up to 256 rows, level to 512, and by 10 times and more with slots.
 ROUTES: Mapping[str, tuple[Route, ...]] = {
-    "cpu": (Route("select", 32),),
+    "cpu": (Route("select", None),),
     "metal": (Route("matvec", 1), Route("wide", 12), Route("matmul", None)),
     "cuda": (Route("matvec", 1), Route("mma", 64), Route("unpack", None)),
 }
 
-# Rows of x per slot from which unpack + matmul beats MLX's 1-bit product; None: never. Measured with 2560 x 2560 in
-# f32 on two x86 cores: unpacking 9 ms, then 1.7-2.3 ms for 1-8 rows with OpenBLAS, against 5.9 ms a row. Metal's 1-bit
-# product has its own many-row kernel. MLX on CUDA has no 1-bit product.
+# Without a kernel of ours: rows of x per slot from which unpack + matmul beats MLX's 1-bit product; None: never.
+# Measured with 2560 x 2560 in f32 on two x86 cores: unpacking 9 ms, then 1.7-2.3 ms for 1-8 rows with OpenBLAS, against
+# 5.9 ms a row. Metal's 1-bit product has its own many-row kernel. MLX on CUDA has no 1-bit product.
 _UNPACK_ROWS_PER_SLOT: Mapping[str, int | None] = {"cpu": 3, "metal": None, "cuda": 0}
 
 
@@ -93,10 +94,7 @@ def routes(where: str) -> tuple[Route, ...]:
 @cache
 def kernels(where: str) -> Mapping[str, Launch]:
     """Our kernels for `where`, by name; empty where what they need is not installed."""
-    try:
-        found: Mapping[str, Launch] = import_module(f"{__package__}.{where}").KERNELS
-    except ImportError:
-        return {}
+    found: Mapping[str, Launch] = import_module(f"{__package__}.{where}").KERNELS
     return found
 
 
@@ -163,8 +161,6 @@ def works(where: str, name: str, variant: Hashable, error: Callable[[], float], 
 def _usable(where: str, launch: Launch) -> Launch:
     """`launch` with a gradient; while MLX traces, when there is nothing to read, as MLX's operations."""
 
-    from .cpu import NotEvaluable
-
     def launch_or_trace(
         x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
     ) -> Sequence[mx.array]:
@@ -216,32 +212,44 @@ def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.ar
     return None
 
 
+NATIVE = "MLX's own operations"
+
+
 class Use(NamedTuple):
-    """One line of the table as it stands here: `kernel` is ours if `error` is known, else why MLX's operations run."""
+    """One line of the table as it stands here: `kernel` computes from `first_row` rows to `last_row`.
+
+    error: of its self-test; None for MLX's own operations. instead_of: the kernel of ours that would stand there, and
+    reason: why it does not. failed: its self-test.
+    """
 
     first_row: int
     last_row: int | None
     kernel: str
-    error: float | None
-    reason: str | None
+    error: float | None = None
+    instead_of: str | None = None
+    reason: str | None = None
+    failed: bool = False
 
 
 def survey() -> list[Use]:
     """What computes x of how many rows on this machine, every kernel checked in f32 with row and column scales."""
-    where, wanted = backend(), settings().mode
+    where, mode = backend(), settings().mode
+    if mode in ("reference", "native"):
+        return [Use(1, None, NATIVE, reason=f"ZEN_KERNELS={mode}")]
     form = selftest.Variant(mx.float32, mx.float32, True, True, 0, False, 1)
     uses: list[Use] = []
     first = 1
-    for name, last in () if wanted in ("reference", "native") else routes(where):
+    for name, last in routes(where):
         launch = kernels(where).get(name)
         if launch is None:
-            uses.append(Use(first, last, name, None, "what it needs is not installed"))
+            reason = getattr(import_module(f"{__package__}.{where}"), "UNAVAILABLE", None)
+            uses.append(Use(first, last, NATIVE, instead_of=name, reason=reason))
+        elif works(where, name, form, partial(selftest.error, launch, form), selftest.tolerance(form)):
+            uses.append(Use(first, last, name, _checks[where, name, form].error))
         else:
-            works(where, name, form, partial(selftest.error, launch, form), selftest.tolerance(form))
-            outcome = _checks[where, name, form]
-            uses.append(Use(first, last, name, outcome.error, outcome.reason))
+            reason = _checks[where, name, form].reason
+            uses.append(Use(first, last, NATIVE, instead_of=name, reason=reason, failed=True))
         if last is None:
             return uses
         first = last + 1
-    reason = f"ZEN_KERNELS={wanted}" if first == 1 else None
-    return [*uses, Use(first, None, "MLX's own operations", None, reason)]
+    return [*uses, Use(first, None, NATIVE)]

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import reference
-from .parts import Launch, Sign
+from .parts import Launch, NotEvaluable, Sign
 
 UNAVAILABLE: str | None = None
 try:
@@ -28,10 +28,6 @@ except ImportError as error:
 _THREADED_FROM = 4_000_000
 
 _Piece = tuple[int, int, int]
-
-
-class NotEvaluable(Exception):
-    """An operand is being traced (`mx.compile`, `mx.vmap`): it has no values to read."""
 
 
 def _evaluate(now: Sequence[mx.array | None], soon: Sequence[mx.array | None]) -> None:

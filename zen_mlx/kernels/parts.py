@@ -25,6 +25,11 @@ class Dense(NamedTuple):
 
 Part = Sign | Dense
 
+
+class NotEvaluable(Exception):
+    """A launch that reads host memory was given an array that MLX is tracing, which has no values yet."""
+
+
 Launch = Callable[
     [mx.array, Sequence[Sign], Sequence[mx.array | None], mx.array | None],
     Sequence[mx.array],
