@@ -99,7 +99,7 @@ def unit(forms: Sequence[cuda.Form]) -> str:
 
 def compiled(text: str, home: Path, targets: Sequence[int] = TARGETS) -> Built:
     """nvcc's output for the text, every warning an error. RuntimeError with its words otherwise."""
-    flags = ["-std=c++17", "-fatbin", "-Xptxas", "-v", "-Werror", "all-warnings"]
+    flags = ["-std=c++17", "-fatbin", "--threads", "2", "-Xptxas", "-v", "-Werror", "all-warnings"]
     flags += [f"-gencode=arch=compute_{t},code=sm_{t}" for t in targets]
     digest = hashlib.sha256(repr((text, _UTILS, flags, str(home))).encode()).hexdigest()[:24]
     binary, log = CACHE / f"{digest}.fatbin", CACHE / f"{digest}.log"

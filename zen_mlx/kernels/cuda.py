@@ -56,77 +56,76 @@ class Text(NamedTuple):
     header: str
 
 
-def _pointer(name: str, plane: int, present: bool, ctype: str = "float") -> str:
-    return f"{name}{plane}" if present else f"static_cast<const {ctype}*>(nullptr)"
+def _pointer(name: str, present: bool, ctype: str = "float") -> str:
+    return name if present else f"static_cast<const {ctype}*>(nullptr)"
 
 
 def _planes(form: Form, rows: str, call: str) -> str:
-    """A block finds its projection by counting off the tiles of those before it."""
-    lines = ["int tile = blockIdx.x;"]
-    for g in range(form.planes):
+    """A block finds its projection by counting off the tiles of those before it, and calls for that one's arrays.
+
+    The call stands in the text once: three copies of a kernel would take three times as long to compile.
+    """
+    own = {"packed": "const uint32_t", "row": "const float", "col": "const float", "block": "const float"}
+    own |= {"base": f"const {_CTYPES[form.y]}", "y": _CTYPES[form.y], "x": f"const {_CTYPES[form.x]}"}
+    names = [
+        name for name in own if name in ("packed", "y") or (name == "x" and form.own_x) or getattr(form, name) is True
+    ]
+    lines = [f"const int S = packed0_shape[0], blocks = {'block0_shape[2]' if form.block else '1'};"]
+    lines += ["int tile = blockIdx.x, N = packed0_shape[1];", *(f"{own[n]}* own_{n} = {n}0;" for n in names)]
+    for g in range(1, form.planes):
+        moved = "".join(f" own_{n} = {n}{g};" for n in names)
+        before = "0" if g == 1 else f"tiles{g - 1}"
         lines += [
-            "{",
-            f"  const int N = packed{g}_shape[1], S = packed{g}_shape[0], tiles = (N + {rows} - 1) / {rows};",
-            f"  const int blocks = {f'block{g}_shape[2]' if form.block else '1'};",
-            f"  if (tile < tiles) {{ {call.replace('@', str(g))} return; }}",
-            "  tile -= tiles;",
-            "}",
+            f"const int tiles{g} = {before} + (packed{g - 1}_shape[1] + {rows} - 1) / {rows};",
+            f"if (static_cast<int>(blockIdx.x) >= tiles{g}) {{ tile = blockIdx.x - tiles{g}; N = packed{g}_shape[1];{moved} }}",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, call])
 
 
-def _calls(form: Form) -> dict[str, str]:
-    """The operands of one plane, `@` in the place of its number."""
-    base = _pointer("base", 0, form.base, _CTYPES[form.y]).replace("base0", "base@")
-    return {
-        "row": _pointer("row", 0, form.row).replace("row0", "row@"),
-        "col": _pointer("col", 0, form.col).replace("col0", "col@"),
-        "block": _pointer("block", 0, form.block).replace("block0", "block@"),
-        "slots": "slots" if form.slots else "static_cast<const int*>(nullptr)",
-        "base": base,
-        "flag": "true" if form.block else "false",
-    }
+def _calls(form: Form, prefix: str = "", suffix: str = "0") -> dict[str, str]:
+    """The operands of a call: prefix + name + suffix, null pointers for absent ones."""
+    present = {"row": form.row, "col": form.col, "block": form.block}
+    found = {name: _pointer(f"{prefix}{name}{suffix}", here) for name, here in present.items()}
+    found["base"] = _pointer(f"{prefix}base{suffix}", form.base, _CTYPES[form.y])
+    found["slots"] = _pointer("slots", form.slots, "int")
+    return found
 
 
 def _matvec_body(form: Form) -> str:
-    call = (
-        "zen::matvec<{flag}>(stage, partial, x, packed@, {row}, {col}, {block}, {slots}, {base}, y@, "
-        "M, K, N, S, blocks, tile);"
-    ).format(**_calls(form))
+    call = "(stage, partial, x, own_packed, {row}, {col}, {block}, {slots}, {base}, own_y, M, K, N, S, blocks, tile);"
     return (
         "__shared__ __align__(16) float stage[zen::MATVEC_STAGE * zen::MATVEC_PITCH];\n"
         "__shared__ float partial[zen::MATVEC_SPLITS * zen::MATVEC_TILE];\n"
-        "const int M = x_shape[0], K = x_shape[1];\n" + _planes(form, "zen::MATVEC_TILE", call)
+        "const int M = x_shape[0], K = x_shape[1];\n"
+    ) + _planes(
+        form, "zen::MATVEC_TILE", f"zen::matvec<{str(form.block).lower()}>" + call.format(**_calls(form, "own_", ""))
     )
 
 
 def _mma_body(form: Form) -> str:
-    x, terms = "x@" if form.own_x else "x", str(form.terms).lower()
-    call = (
-        f"zen::mma_rows<{form.tiles}, {{flag}}, {terms}>(sums, {x}, packed@, {{row}}, {{block}}, {{slots}}, {{base}}, y@, "
-        "P, M, N, packed@_shape[2], S, blocks, tile);"
-    ).format(**_calls(form))
-    first = "x0" if form.own_x else "x"
+    first, x = ("x0", "own_x") if form.own_x else ("x", "x")
+    call = f"(sums, {x}, own_packed, {{row}}, {{block}}, {{slots}}, {{base}}, own_y, P, M, N, W, S, blocks, tile);"
+    flags = f"<{form.tiles}, {str(form.block).lower()}, {str(form.terms).lower()}>"
     return (
         f"__shared__ float sums[zen::MMA_WARPS * {8 * form.tiles} * zen::MMA_PITCH];\n"
-        f"const int P = {first}_shape[0], M = {first}_shape[1];\n" + _planes(form, "zen::MMA_N", call)
-    )
+        f"const int P = {first}_shape[0], M = {first}_shape[1], W = packed0_shape[2];\n"
+    ) + _planes(form, "zen::MMA_N", f"zen::mma_rows{flags}" + call.format(**_calls(form, "own_", "")))
 
 
 def _split_body(form: Form) -> str:
-    operands = {key: value.replace("@", "0") for key, value in _calls(form).items()}
+    operands = _calls(form)
     slot_count = "col0_shape[0]" if form.col else "1"
     return "zen::split(x, {col}, {slots}, sizes, y0, x_shape[0], x_shape[1], ".format(**operands) + f"{slot_count});"
 
 
 def _unpack_body(form: Form) -> str:
     blocks = "block0_shape[2]" if form.block else "1"
-    block = _pointer("block", 0, form.block)
+    block = _pointer("block0", form.block)
     return f"zen::unpack(packed0, {block}, sizes, y0, packed0_shape[1], packed0_shape[2], {blocks});"
 
 
 def _merge_body(form: Form) -> str:
-    operands = {key: value.replace("@", "0") for key, value in _calls(form).items()}
+    operands = _calls(form)
     blocks = "block0_shape[2]" if form.block else "1"
     return (
         "zen::merge(base0, packed0, {row}, {col}, {block}, y0, ".format(**operands)
