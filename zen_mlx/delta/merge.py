@@ -13,7 +13,8 @@ import mlx.core as mx
 from ..errors import TargetError
 from ..kernels import dispatch
 from ..kernels.dispatch import dense_delta
-from .resident import ResidentTensor, slot_shape
+from .operands import slot_shape
+from .resident import ResidentTensor
 
 # Measured: a bf16 merge that lost 2.4 % of the delta kept a fine-tune's gain, one that lost a third cost 8 points of
 # it.
@@ -21,7 +22,7 @@ MAX_MERGE_LOSS = 0.05
 
 
 def _delta(base: mx.array, tensor: ResidentTensor) -> mx.array:
-    return dense_delta(tensor.parts, tensor.shape[-1]).reshape(base.shape)
+    return dense_delta(tensor.parts, *slot_shape(tensor.shape)[1:]).reshape(base.shape)
 
 
 def _energy(array: mx.array) -> float:

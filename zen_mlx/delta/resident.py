@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import mlx.core as mx
-import numpy as np
+from mlx.utils import tree_flatten
 
-from ..codec import parts as codec
-from ..codec.factor import FactorPart
-from ..errors import TargetError
-from ..format.spec import DeltaTensor, Profile
-from ..kernels.dispatch import Dense, Part, Sign
+from ..format.spec import Profile
+from ..kernels.dispatch import Part
+from .operands import operands
 
 
 @dataclass(frozen=True)
@@ -24,49 +21,11 @@ class ResidentTensor:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for part in self.parts for array in part if array is not None)
+        return sum(array.nbytes for array in self.arrays())
 
-
-def slot_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """[.., N, K] as [slots, N, K]: leading axes are slots, a vector is one slot of one row."""
-    n, k = (1, *shape)[-2:]
-    return math.prod(shape[:-2]), n, k
-
-
-def _sign(part: codec.SignPart, shape: tuple[int, ...]) -> Sign:
-    s, n, k = slot_shape(shape)
-    scales = [np.asarray(scale, dtype=np.float32) for scale in part.scales]
-    row = col = block = None
-    if part.scale == "tensor":
-        row = np.repeat(scales[0].reshape(s, 1), n, axis=1)
-    elif part.scale == "row":
-        row = scales[0].reshape(s, n)
-    elif part.scale == "col":
-        col = scales[0].reshape(s, k)
-    elif part.scale == "rowcol":
-        row, col = scales[0].reshape(s, n), scales[1].reshape(s, k)
-    elif part.scale == "block":
-        block = scales[0].reshape(s, n, -1)
-    else:
-        raise TargetError(
-            "unknown kind of scale", field="scale", expected="tensor, row, col, rowcol, block", found=part.scale
-        )
-    arrays = [None if a is None else mx.array(a) for a in (row, col, block)]
-    return Sign(mx.array(part.bits.reshape(s, n, -1)), *arrays)
-
-
-def _convert(tensor: DeltaTensor) -> ResidentTensor:
-    shape = tuple(tensor.shape)
-    parts: list[Part] = []
-    for part in tensor.parts:
-        if isinstance(part, codec.SignPart):
-            parts.append(_sign(part, shape))
-        elif not isinstance(part, codec.DensePart):
-            kind = "factors" if isinstance(part, FactorPart) else "single rows"
-            raise TargetError(f"{kind} are not yet applicable to a model", field="kind", expected="sign or dense")
-        else:
-            parts.append(Dense(mx.array(part.values.reshape(slot_shape(shape)))))
-    return ResidentTensor(shape, tuple(parts))
+    def arrays(self) -> list[mx.array]:
+        """Everything that is in memory for it."""
+        return [array for _, array in tree_flatten(self.parts) if array is not None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +42,9 @@ class Resident:
         tensors = {}
         for name in list(profile.tensors):
             tensor = profile.tensors.pop(name) if consume else profile.tensors[name]
-            tensors[name] = _convert(tensor)
-            mx.eval(*(array for part in tensors[name].parts for array in part if array is not None))
+            shape = tuple(tensor.shape)
+            tensors[name] = ResidentTensor(shape, tuple(operands(part, shape) for part in tensor.parts))
+            mx.eval(tensors[name].arrays())
         return cls(str(profile.info.get("name", "")), profile.sha256, tensors)
 
     @property

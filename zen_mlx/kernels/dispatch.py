@@ -1,7 +1,7 @@
 """The one door to the kernels: y = y_base + sum over parts of part(x), on whatever device MLX runs.
 
-A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form; a `Dense` part is x @ values[slot]^T.
-Both are tuples of arrays only, so that a layer holding them can be seen by `mx.compile` as state. Which kernel computes
+A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form; a `Dense` part is x @ values[slot]^T, a
+`Factor` part two thin products. All are tuples of arrays only, so that a layer holding them can be seen by `mx.compile` as state. Which kernel computes
 a product is `choice`'s; every way in here is differentiable in x, y_base and the scales.
 """
 
@@ -12,14 +12,21 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from ..errors import TargetError
-from .choice import backend, choose, merge_kernel
-from .parts import Dense, Launch, Part, Sign
+from .choice import backend, merge_kernel
+from .factor import factor_dense, factor_matmul
+from .launch import run
+from .parts import Codes, Dense, Factor, FactorGroup, FactorSide, Part, Sign, Values
 from .reference import sign_dense, unpack_signs
 
 __all__ = [
+    "Codes",
     "Dense",
+    "Factor",
+    "FactorGroup",
+    "FactorSide",
     "Part",
     "Sign",
+    "Values",
     "add_parts",
     "add_parts_together",
     "backend",
@@ -44,26 +51,6 @@ def _check(x: mx.array, packed: mx.array, **arrays: mx.array | None) -> None:
             raise TargetError(
                 "a kernel operand has the wrong shape", field=name, expected=expected[name], found=array.shape
             )
-
-
-def run(
-    launch: Launch | None,
-    x: mx.array,
-    signs: Sequence[Sign],
-    y_bases: Sequence[mx.array | None],
-    slots: mx.array | None = None,
-) -> list[mx.array]:
-    """`launch` (None: the chosen one) for x [..., K], slots [...], y_bases [..., N] or None -> y [..., N] a plane."""
-    lead, k = x.shape[:-1], x.shape[-1]
-    if x.size == 0 or any(sign.packed.size == 0 for sign in signs):
-        empty = [mx.zeros((*lead, sign.packed.shape[1]), dtype=x.dtype) for sign in signs]
-        return [e if y is None else y for e, y in zip(empty, y_bases, strict=True)]
-    flat = None if slots is None else slots.reshape(-1).astype(mx.int32)
-    bases = [None if y is None else y.reshape(-1, y.shape[-1]) for y in y_bases]
-    rows = x.reshape(-1, k)
-    chosen = choose(rows, signs, bases, flat) if launch is None else launch
-    ys = chosen(rows, signs, bases, flat)
-    return [y.reshape(*lead, y.shape[-1]) for y in ys]
 
 
 def sign_matmul(
@@ -102,6 +89,8 @@ def add_parts(x: mx.array, parts: Sequence[Part], y_base: mx.array, slots: mx.ar
     for part in parts:
         if isinstance(part, Dense):
             y = _dense_matmul(x, part.values, slots, y)
+        elif isinstance(part, Factor):
+            y = factor_matmul(x, part, y, slots)
         else:
             y = sign_matmul(x, part.packed, row=part.row, col=part.col, block=part.block, slots=slots, y_base=y)
     return y.astype(y_base.dtype)
@@ -129,12 +118,14 @@ def add_parts_together(
     return run(None, x, planes, y_bases, slots)
 
 
-def dense_delta(parts: Sequence[Part], k: int) -> mx.array:
+def dense_delta(parts: Sequence[Part], n: int, k: int) -> mx.array:
     """delta[s,n,k] = sum of the parts in stored order, f32 [S, N, K]."""
     total: mx.array | None = None
     for part in parts:
         if isinstance(part, Dense):
             delta = part.values.astype(mx.float32)
+        elif isinstance(part, Factor):
+            delta = factor_dense(part, n, k)
         else:
             delta = sign_dense(part.packed, k, part.row, part.col, part.block)
         total = delta if total is None else total + delta
@@ -149,4 +140,4 @@ def merge(base: mx.array, parts: Sequence[Part]) -> mx.array:
         kernel = merge_kernel(base, parts[0])
         if kernel is not None:
             return kernel(base, parts[0])
-    return (base.astype(mx.float32) + dense_delta(parts, base.shape[-1])).astype(base.dtype)
+    return (base.astype(mx.float32) + dense_delta(parts, *base.shape[-2:])).astype(base.dtype)

@@ -23,7 +23,46 @@ class Dense(NamedTuple):
     values: mx.array
 
 
-Part = Sign | Dense
+class Values(NamedTuple):
+    """One side of a factor as numbers: values [S, g, n], f16 or f32; n = N or K."""
+
+    values: mx.array
+
+
+class Codes(NamedTuple):
+    """One side of a factor in MLX's affine packing: data u32 [S, g, n*bits/32], scales of 1 and biases of
+    -(2^bits - 1) / 2 f32 [S, g, n/group]; n padded to a multiple of 32."""
+
+    data: mx.array
+    scales: mx.array
+    biases: mx.array
+
+
+FactorSide = Values | Codes | Sign
+
+
+class FactorGroup(NamedTuple):
+    """g columns of V (right) and U (left), and scale f32 [S, g] between them. 1 bit: left is Sign of [S, N, g]."""
+
+    right: FactorSide
+    left: FactorSide
+    scale: mx.array | None
+
+
+class Factor(NamedTuple):
+    """A part of low rank: diag(u) . U . diag(scale) . V^T . diag(v); u f32 [S, N], v f32 [S, K] or None (1)."""
+
+    groups: tuple[FactorGroup, ...]
+    u: mx.array | None
+    v: mx.array | None
+
+    @property
+    def slots(self) -> int:
+        """S."""
+        return int(self.groups[0].right[0].shape[0])  # type: ignore[union-attr]
+
+
+Part = Sign | Dense | Factor
 
 
 class NotEvaluable(Exception):
