@@ -225,4 +225,4 @@ def test_parts_are_summed_and_rounded_once() -> None:
     close(half, want - np.array(y_base) + np.array(y_base.astype(mx.bfloat16).astype(mx.float32)), mx.bfloat16)
     np.testing.assert_allclose(np.array(dispatch.dense_delta(parts, 6, 40)), delta, atol=1e-6)
     with pytest.raises(TargetError, match="without parts"):
-        dispatch.dense_delta((), 40)
+        dispatch.dense_delta((), 6, 40)

@@ -1,8 +1,8 @@
 """The one door to the kernels: y = y_base + sum over parts of part(x), on whatever device MLX runs.
 
-A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form; a `Dense` part is x @ values[slot]^T, a
-`Factor` part two thin products. All are tuples of arrays only, so that a layer holding them can be seen by `mx.compile` as state. Which kernel computes
-a product is `choice`'s; every way in here is differentiable in x, y_base and the scales.
+A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form, a `Dense` part x @ values[slot]^T, a
+`Factor` part two thin products. All are tuples of arrays only, so that a layer holding them can be seen by `mx.compile`
+as state. Which kernel computes a product is `choice`'s; every way in here is differentiable in x, y_base and the scales.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """launch == reference on a small case, once per process and per variant of a kernel, before its first use.
 
-A variant is what a kernel is compiled for: dtypes of x and y, which scales are there, slots or none, and how many
-projections. So nothing that has not been seen to work on this machine ever computes an answer.
+A variant is what a kernel is compiled for: dtypes of x and y, which scales are there, slots or none, how many
+projections, and about how many rows there are of x and of the signs, for tiles follow from that. So nothing that has not
+been seen to work on this machine ever computes an answer.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import numpy as np
 from . import reference
 from .parts import Launch, Sign
 
-_S, _K, _M = 2, 100, 3
-_NS = (9, 33, 5)
+_S, _K = 2, 100
+_NS, _MANY_NS = (9, 33, 5), (2050, 33, 5)
+_MANY_N = 2048
+_ROWS = (1, 2, 4, 8, 16, 32, 95, 97)  # tiles of x change at some of them
 _TOLERANCE = {mx.float32: 1e-5, mx.float16: 2.0**-10, mx.bfloat16: 2.0**-7}
 
 
@@ -30,6 +33,8 @@ class Variant(NamedTuple):
     block: int
     slots: bool
     projections: int
+    rows: int = 2
+    many_n: bool = False
 
 
 def variant(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None) -> Variant:
@@ -44,6 +49,8 @@ def variant(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | Non
         block,
         slots is not None,
         len(signs),
+        next((rows for rows in _ROWS if x.shape[0] <= rows), _ROWS[-1]),
+        sum(s.packed.shape[1] for s in signs) >= _MANY_N,
     )
 
 
@@ -70,13 +77,13 @@ def _gap(found: mx.array, wanted: mx.array) -> float:
 def error(launch: Launch, form: Variant) -> float:
     """max |y - y'| / max |y'| of `launch` against `reference` in f32, for a small case of `form`."""
     random = np.random.default_rng(0)
-    x = mx.array(random.standard_normal((_M, _K)).astype(np.float32)).astype(form.x)
-    signs = [_sign(random, n, form.row, form.col, form.block) for n in _NS[: form.projections]]
+    m, ns = form.rows, (_MANY_NS if form.many_n else _NS)[: form.projections]
+    x = mx.array(random.standard_normal((m, _K)).astype(np.float32)).astype(form.x)
+    signs = [_sign(random, n, form.row, form.col, form.block) for n in ns]
     y_bases: list[mx.array | None] = [None] * form.projections
     if form.y is not None:
-        y_bases = [mx.array(random.standard_normal((_M, n)).astype(np.float32)).astype(form.y) for n in _NS]
-        y_bases = y_bases[: form.projections]
-    slots = mx.array(np.array([1, -1, 0], dtype=np.int32)) if form.slots else None
+        y_bases = [mx.array(random.standard_normal((m, n)).astype(np.float32)).astype(form.y) for n in ns]
+    slots = mx.array(np.resize(np.array([1, -1, 0], dtype=np.int32), m)) if form.slots else None
     found = launch(x, signs, y_bases, slots)
     wide = [None if y is None else y.astype(mx.float32) for y in y_bases]
     wanted = reference.launch(x.astype(mx.float32), signs, wide, slots)
