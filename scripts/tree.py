@@ -10,6 +10,7 @@ README = ROOT / "README.md"
 OTHERS = {
     "docs/benchmarks.md": "what was measured, with the commands",
     "docs/format.md": "the .bitdelta file, byte by byte",
+    "docs/kernels.md": "the one operation, which kernel computes it, and how that is tested without a GPU",
     "docs/training.md": "the equations of training, and why they are these",
     "docs/how-it-works.svg": "the picture above",
     "cuda_kernels/": "CUDA sources, shipped in the wheel",
