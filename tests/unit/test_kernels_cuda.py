@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from zen_mlx.kernels import cuda, reference
+from zen_mlx.kernels import cuda, cuda_text, reference
 from zen_mlx.kernels.parts import Sign
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -110,9 +110,9 @@ def test_the_name_tells_every_operand_type(recorder: Recorder) -> None:
 
 
 def test_the_name_follows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cuda.text(cuda.Form("matvec"))
-    monkeypatch.setattr(cuda, "source", lambda folder, name: "// another version\n")
-    assert cuda.text(cuda.Form("matvec")).name != before.name
+    before = cuda_text.text(cuda_text.Form("matvec"))
+    monkeypatch.setattr(cuda_text, "source", lambda folder, name: "// another version\n")
+    assert cuda_text.text(cuda_text.Form("matvec")).name != before.name
 
 
 def test_planes_share_a_launch(recorder: Recorder) -> None:

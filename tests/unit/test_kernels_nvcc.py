@@ -69,7 +69,7 @@ def test_compiles_for_every_target(file: str, home: Path) -> None:
 @pytest.mark.parametrize("target", nvcc.TARGETS)
 def test_instructions_a_weight(target: int, home: Path) -> None:
     lines = nvcc.sass(nvcc.compiled(nvcc.unit(UNITS["matvec"]), home).binary, home, target)
-    [decode] = [each for name, each in lines.items() if nvcc.cuda.text(sass_count.DECODE).name in name]
+    [decode] = [each for name, each in lines.items() if nvcc.cuda_text.text(sass_count.DECODE).name in name]
     aligned, any_rows = sass_count.hot_loops(decode)
     assert aligned.a_weight <= sass_count.LIMIT
     assert any_rows.a_weight <= 1.05 * sass_count.LIMIT
@@ -79,7 +79,7 @@ def test_instructions_a_weight(target: int, home: Path) -> None:
 def test_signs_enter_the_tensor_cores(home: Path) -> None:
     """16 rows by 512 columns by 8 rows of x are 32 instructions HMMA.16816; two such tiles a pass, one loop for any x."""
     lines = nvcc.sass(nvcc.compiled(nvcc.unit(UNITS["mma"]), home).binary, home, 90)
-    [single] = [each for name, each in lines.items() if nvcc.cuda.text(UNITS["mma"][2]).name in name]
+    [single] = [each for name, each in lines.items() if nvcc.cuda_text.text(UNITS["mma"][2]).name in name]
     assert sum("HMMA.16816.F32" in line for line in single) == 2 * 4 * 64
 
 
