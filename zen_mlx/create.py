@@ -31,8 +31,7 @@ from .memory import peak_memory_bytes
 from .names import run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
-from .train.encode import encode_latents
-from .train.trainer import StepReport, TrainOptions, train
+from .train.trainer import StepReport, TrainOptions, road_of, train
 
 
 @dataclass(frozen=True)
@@ -137,12 +136,12 @@ def train_profile(
             facts = {**wanted, "created": now(), "base_loss": loss.nats if loss else None}
         result = train(at.model, rows, options, folder=folder, facts=facts, on_step=tell)
         profile = Profile(
-            info=_info(name, facts["created"], "sign"),
+            info=_info(name, facts["created"], options.method),
             base=at.info.header(),
             metrics={"data_sha256": facts["data"], "seed": options.seed, "steps": steps, "train_rows": len(examples)},
             target_count=target_count(at.model),
             model_count=model_count(at.model),
-            tensors=encode_latents(result.latents, options.config),
+            tensors=road_of(options, at.model).encode(result.latents),
         )
         report = _measure_and_save(
             store,

@@ -124,6 +124,8 @@ class ZenPersonalizationManager:
         accumulate: int = 1,
         max_length: int = 1024,
         seed: int = 0,
+        method: str = "sign",
+        bits_per_weight: float | None = None,
         resume: bool = False,
         replace: bool = False,
         on_event: OnEvent | None = None,
@@ -132,9 +134,12 @@ class ZenPersonalizationManager:
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `create.Prepared`,
         `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises `train.trainer.Interrupted`;
-        `resume=True` goes on from there.
+        `resume=True` goes on from there. `method`: "sign" (one bit a weight) or "factor" (low rank, for which
+        `bits_per_weight` bounds the whole file).
         """
-        options = TrainOptions(epochs, steps, batch_size, accumulate, max_length, seed, self.config)
+        options = TrainOptions(
+            epochs, steps, batch_size, accumulate, max_length, seed, method, bits_per_weight, self.config
+        )
         with self._without_profile():
             return train_profile(
                 self.store,

@@ -12,7 +12,7 @@ from zen_mlx.train.schedule import FLOOR, Schedule
 
 
 def test_rate_warms_up_and_follows_a_cosine() -> None:
-    schedule = Schedule(200, 0.5, 15, True)
+    schedule = Schedule(200, 0.5, 15, (0.25, 0.75))
     rates = np.array([schedule.rate(step) for step in range(200)])
     assert schedule.warmup == 15
     np.testing.assert_allclose(rates[:15], 0.5 * np.arange(1, 16) / 16)
@@ -23,14 +23,14 @@ def test_rate_warms_up_and_follows_a_cosine() -> None:
 
 
 def test_warm_up_is_at_most_a_tenth_of_the_run() -> None:
-    assert Schedule(200, 1.0, 100, True).warmup == 20
-    assert Schedule(9, 1.0, 100, True).warmup == 0
-    assert Schedule(9, 1.0, 100, True).rate(0) == 1.0
-    assert Schedule(1, 1.0, 0, True).rate(0) == 1.0
+    assert Schedule(200, 1.0, 100, (0.25, 0.75)).warmup == 20
+    assert Schedule(9, 1.0, 100, (0.25, 0.75)).warmup == 0
+    assert Schedule(9, 1.0, 100, (0.25, 0.75)).rate(0) == 1.0
+    assert Schedule(1, 1.0, 0, (0.25, 0.75)).rate(0) == 1.0
 
 
 def test_lambda_is_zero_then_a_line_then_one() -> None:
-    schedule = Schedule(100, 1.0, 0, True)
+    schedule = Schedule(100, 1.0, 0, (0.25, 0.75))
     shares = [schedule.quantized_share(step) for step in range(100)]
     assert shares[:26] == [0.0] * 26
     assert shares[50] == pytest.approx(0.5)
@@ -41,5 +41,5 @@ def test_lambda_is_zero_then_a_line_then_one() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_last_step_is_pure_one_bit_unless_asked_not_to(steps: int) -> None:
-    assert Schedule(steps, 1.0, 0, True).quantized_share(steps - 1) == 1.0
-    assert Schedule(steps, 1.0, 0, False).quantized_share(steps - 1) == 0.0
+    assert Schedule(steps, 1.0, 0, (0.25, 0.75)).quantized_share(steps - 1) == 1.0
+    assert Schedule(steps, 1.0, 0, None).quantized_share(steps - 1) == 0.0

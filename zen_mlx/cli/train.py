@@ -16,8 +16,17 @@ def train(
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
     method: Annotated[
-        Literal["sign"], typer.Option(help="sign: one bit per weight, trained straight-through.")
+        Literal["sign", "factor"],
+        typer.Option(help="sign: one bit per weight, trained straight-through; factor: low rank, any size of file."),
     ] = "sign",
+    bits_per_weight: Annotated[
+        float | None,
+        typer.Option(
+            metavar="B",
+            help="Most bits of the whole file per target weight. Default for factor: 0.33.",
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[
         float | None, typer.Option(metavar="E", help="Passes over the data. Default: 2.", show_default=False)
     ] = None,
@@ -35,7 +44,9 @@ def train(
     max_length: Annotated[int, typer.Option(metavar="N", help="Most tokens of a row; longer ones are cut.")] = 1024,
     accumulate: Annotated[int, typer.Option(metavar="N", help="Batches of a step.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
-    learning_rate_scale: Annotated[float, typer.Option(metavar="X", help="Times the reference rate of 5e-4.")] = 0.1,
+    learning_rate_scale: Annotated[
+        float, typer.Option(metavar="X", help="Times the reference rate: 5e-4 for sign, 1e-2 for factor.")
+    ] = 0.1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     replace: Replace = False,
     as_json: AsJson = False,
@@ -50,6 +61,7 @@ def train(
     \b
       zen train cynic.jsonl --profile cynic
       zen train notes/ --profile me --epochs 3 --valid none
+      zen train cynic.jsonl --profile small --method factor --bits-per-weight 0.05
       zen train mails.jsonl --profile work -m zen-nano-4b --batch-size 8 --accumulate 2
       zen train cynic.jsonl --profile cynic --resume
     """
@@ -74,6 +86,8 @@ def train(
             accumulate=accumulate,
             max_length=max_length,
             seed=seed,
+            method=method,
+            bits_per_weight=bits_per_weight,
             resume=resume,
             replace=replace,
             on_event=tell,

@@ -10,11 +10,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+from .overlay import Overlay, Share
 
 
 def row_col_scales(latent: mx.array) -> tuple[mx.array, mx.array]:
@@ -51,27 +51,13 @@ def straight_through(latent: mx.array, scale: mx.array, share: mx.array) -> mx.a
     return latent + share * (signed - fixed)
 
 
-class Share:
-    """lambda, shared by all layers of a run; `value` changes between steps."""
-
-    def __init__(self) -> None:
-        self.value = 0.0
-
-
-class _Latent(nn.Module):
-    """What both kinds of latent layer share: the frozen base layer, the latent and Q."""
+class _Latent(Overlay):
+    """What both kinds of latent layer share: the latent and Q."""
 
     def __init__(self, base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share) -> None:
-        super().__init__()
-        self._base = [base]  # in a list: the base's parameters are not this module's
+        super().__init__(base, share)
         self._block = block
-        self._share = share
         self.latent = mx.zeros(shape, mx.float32)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self or name.startswith("_"):
-            return super().__getattr__(name)
-        return getattr(self._base[0], name)
 
     def _delta(self) -> mx.array:
         share = self._share.value

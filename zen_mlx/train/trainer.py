@@ -23,22 +23,25 @@ from ..config import BitDeltaConfig
 from ..data.batches import batch_rows, pack_by_tokens
 from ..data.loss import batch_arrays, logits_at_labels, nats
 from ..data.tokens import TokenRow
-from ..delta.targets import target_layers, targets
+from ..delta.targets import targets
 from ..errors import ConfigError, DataError, TrainingError
 from . import checkpoint
 from .optimizer import CLIP_NORM, AdamState, global_norm, update
-from .schedule import Schedule
-from .ste import Share, latent_layer
+from .overlay import Share, array_name, overlaid, put_arrays, trained_arrays
+from .road import Factor, Road, Sign
 
-REFERENCE_RATE = 5e-4  # times config.learning_rate_scale (0.1) is the measured 5e-5
 MICRO_TOKENS = 1024  # padded tokens of one forward and backward
 CHECKPOINT_SECONDS = 300.0
+ROADS: dict[str, type[Road]] = {"sign": Sign, "factor": Factor}
 EXPLODED_NATS = 50.0  # a model that knows nothing loses ln(vocabulary), about 11
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens."""
+    """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
+
+    method: `sign` or `factor`; bits_per_weight: what the whole file may take, for `factor` (default 0.33).
+    """
 
     epochs: float = 2.0
     steps: int | None = None
@@ -46,6 +49,8 @@ class TrainOptions:
     accumulate: int = 1
     max_length: int = 1024
     seed: int = 0
+    method: str = "sign"
+    bits_per_weight: float | None = None
     config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
 
     def __post_init__(self) -> None:
@@ -56,6 +61,11 @@ class TrainOptions:
             raise ConfigError("bad steps", field="steps", expected="at least 1", found=self.steps)
         if not (math.isfinite(self.epochs) and self.epochs > 0):
             raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
+        if self.method not in ROADS:
+            raise ConfigError("unknown method", field="method", expected=", ".join(ROADS), found=self.method)
+        bits = self.bits_per_weight
+        if bits is not None and not (math.isfinite(bits) and 0.02 <= bits <= 4):
+            raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
 
     @property
     def rows_per_step(self) -> int:
@@ -86,7 +96,7 @@ class StepReport:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The latents at the end (f32, by parameter name) and the loss of every step that this process ran."""
+    """The trained arrays at the end (f32, by `overlay.array_name`) and the loss of every step that this process ran."""
 
     latents: dict[str, mx.array]
     losses: list[float]
@@ -112,7 +122,7 @@ def train(
     facts: Mapping[str, Any] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainResult:
-    """Train a latent delta for every target of `model` and return them; the model is left as it was.
+    """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
     With `folder`, the run is checkpointed there every five minutes and on SIGINT or SIGTERM (then `Interrupted` is
     raised), and goes on from a checkpoint that lies there. On the CPU, a resumed run ends in the same bytes.
@@ -122,9 +132,8 @@ def train(
         raise DataError("there are no rows to train on")
     steps = options.step_count(len(rows))
     config = options.config
-    schedule = Schedule(
-        steps, REFERENCE_RATE * config.learning_rate_scale, config.warmup_steps, config.straight_through
-    )
+    road = road_of(options, model)
+    schedule = road.schedule(steps)
     if schedule.peak * config.delta_regularization >= 1:
         raise ConfigError(
             "the penalty would set every delta to zero",
@@ -134,9 +143,9 @@ def train(
         )
     share = Share()
     losses: list[float] = []
-    with latent_model(model, None if config.use_per_channel_scale else config.block_size, share) as layers:
+    with overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers:
         adam = AdamState()
-        latents = {name: layer.latent for name, layer in layers.items()}
+        latents = trained_arrays(layers)
         if folder is not None and checkpoint.exists(folder):
             latents, adam = checkpoint.load(folder)
         start = adam.step
@@ -150,8 +159,7 @@ def train(
             saved_at = time.monotonic()
             for step in range(start, steps):
                 began = time.monotonic()
-                for name, layer in layers.items():
-                    layer.latent = latents[name]
+                put_arrays(layers, latents)
                 share.value = schedule.quantized_share(step)
                 picked = batch_rows(rows, options.rows_per_step, options.seed, step)
                 total, tokens, grads = _gradients(grad_of, picked)
@@ -188,13 +196,21 @@ def train(
     return TrainResult(latents, losses, steps, start)
 
 
+def road_of(options: TrainOptions, model: nn.Module) -> Road:
+    """The road that `options` name, for this model. ConfigError where its bits do not pay for anything."""
+    return ROADS[options.method](options.config, options.seed, options.bits_per_weight, targets(model))
+
+
 def _gradients(grad_of: Callable[..., Any], rows: list[TokenRow]) -> tuple[float, int, dict[str, mx.array]]:
     """(sum of nats, supervised tokens, gradient of the sum by parameter name) of one step's rows."""
     total, tokens = 0.0, 0
     grads: dict[str, mx.array] = {}
     for batch in pack_by_tokens(rows, MICRO_TOKENS):
         loss, tree = grad_of(*batch_arrays(batch))
-        flat = {key.removesuffix(".latent") + ".weight": value for key, value in tree_flatten(tree)}
+        flat = {}
+        for path, value in tree_flatten(tree):
+            layer, _, key = path.rpartition(".")
+            flat[array_name(f"{layer}.weight", key)] = value
         for name, value in flat.items():
             grads[name] = grads[name] + value if name in grads else value
         del tree, flat
@@ -202,32 +218,6 @@ def _gradients(grad_of: Callable[..., Any], rows: list[TokenRow]) -> tuple[float
         total += loss.item()
         tokens += batch.targets
     return total, tokens, grads
-
-
-@contextlib.contextmanager
-def latent_model(model: nn.Module, block: int | None, share: Share) -> Iterator[dict[str, Any]]:
-    """Put a latent layer over every target of `model` for the block; only the latents are trainable in it."""
-    places = []
-    frozen = [(module, set(module._no_grad)) for module in model.modules()]
-    shapes = targets(model)
-    layers: dict[str, Any] = {}
-    modules = dict(model.named_modules())
-    for name, base in target_layers(model).items():
-        path = name.removesuffix(".weight")
-        parent_path, _, attribute = path.rpartition(".")
-        parent = modules[parent_path]
-        layers[name] = latent_layer(base, shapes[name], block, share)
-        places.append((parent, attribute, base))
-    model.freeze()
-    try:
-        for (parent, attribute, _), layer in zip(places, layers.values(), strict=True):
-            setattr(parent, attribute, layer)
-        yield layers
-    finally:
-        for parent, attribute, base in places:
-            setattr(parent, attribute, base)
-        for module, keys in frozen:
-            module._no_grad = keys
 
 
 @contextlib.contextmanager

@@ -1,0 +1,124 @@
+"""Factors of low rank under the straight-through estimator.
+
+    y = W x + b + sum over groups of Q(U)^T (Q(V) x),   Q(c) = (1 - lambda) c + lambda q(c),   dQ/dc taken as 1
+    q(c) = (clip(floor(c / step), -2^(bits-1), 2^(bits-1) - 1) + 1/2) * step,   step = STEP[bits] * rms(c)
+
+c is a column of U or V (a row of memory: U [g, N], V [g, K], f32); W is frozen. Gradients and moments are those of the
+factors: nothing of a full weight's size is made. V starts as a LoRA's A, normal with variance 1/K, and U at 0.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+from ..codec.codes import pack_codes
+from ..codec.factor import FactorGroup, FactorPart, FactorSide
+from ..format.spec import DeltaTensor
+from .overlay import Overlay, Share, array_name
+
+# Steps of least squares for a normal column of unit rms.
+STEP = {2: 0.9957, 4: 0.3352, 8: 0.0308}
+Groups = Sequence[tuple[int, int]]
+
+
+def step_of(columns: mx.array, bits: int) -> mx.array:
+    """columns [.., g, n] -> their steps [.., g, 1]."""
+    return STEP[bits] * mx.sqrt(mx.square(columns).mean(axis=-1, keepdims=True))
+
+
+def codes_of(columns: mx.array, step: mx.array, bits: int) -> mx.array:
+    """floor(c / step) within its range, f32 integers from -2^(bits-1) to 2^(bits-1) - 1."""
+    half = 2 ** (bits - 1)
+    return mx.clip(mx.floor(columns / mx.maximum(step, 1e-30)), -half, half - 1)
+
+
+def straight_through(columns: mx.array, bits: int, share: float) -> mx.array:
+    """Q(c) with dQ/dc = 1."""
+    if share == 0.0:
+        return columns
+    fixed = mx.stop_gradient(columns)
+    step = step_of(fixed, bits)
+    return columns + share * ((codes_of(fixed, step, bits) + 0.5) * step - fixed)
+
+
+class _Factors(Overlay):
+    """left0 [E.., g, N] and right0 [E.., g, K] of the first group, left1 and right1 of the second, and so on."""
+
+    def __init__(self, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, key: mx.array) -> None:
+        super().__init__(base, share)
+        *lead, n, k = shape
+        self._bits = [bits for bits, _ in groups]
+        for index, (_, rank) in enumerate(groups):
+            key, now = mx.random.split(key)
+            self[f"right{index}"] = mx.random.normal((*lead, rank, k), key=now) * k**-0.5
+            self[f"left{index}"] = mx.zeros((*lead, rank, n))
+
+    def _sides(self, dtype: mx.Dtype) -> list[tuple[mx.array, mx.array]]:
+        """(Q(V), Q(U)) of each group."""
+
+        def side(name: str, bits: int) -> mx.array:
+            return straight_through(self[name], bits, self._share.value).astype(dtype)
+
+        return [(side(f"right{i}", bits), side(f"left{i}", bits)) for i, bits in enumerate(self._bits)]
+
+
+class FactorLinear(_Factors):
+    """A frozen `nn.Linear` or `nn.QuantizedLinear` plus its factors."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self._base[0](x)
+        for right, left in self._sides(x.dtype):
+            y = y + (x @ right.T) @ left
+        return y
+
+
+class FactorSwitchLinear(_Factors):
+    """A frozen `SwitchLinear` or `QuantizedSwitchLinear` plus the factors of each expert."""
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        y = self._base[0](x, indices, sorted_indices)
+        for right, left in self._sides(x.dtype):
+            h = mx.gather_mm(x, right.swapaxes(-1, -2), rhs_indices=indices, sorted_indices=sorted_indices)
+            y = y + mx.gather_mm(h, left, rhs_indices=indices, sorted_indices=sorted_indices)
+        return y
+
+
+def factor_layer(
+    name: str, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, seed: int
+) -> _Factors:
+    """The layer for parameter `name`; its start depends on the seed and the name alone."""
+    kind = FactorSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else FactorLinear
+    return kind(base, shape, groups, share, mx.random.key(zlib.crc32(f"{seed}/{name}".encode())))
+
+
+def encode_factors(
+    arrays: Mapping[str, mx.array], shapes: Mapping[str, tuple[int, ...]], plan: Mapping[str, Groups]
+) -> dict[str, DeltaTensor]:
+    """The trained factors as one factor part a parameter: the codes that the last step computed with.
+
+    A column of U and the one of V are scaled against each other, so that their steps are equal and float16 holds both.
+    """
+    out = {}
+    for name, groups in plan.items():
+        stored = tuple(
+            _group(arrays[array_name(name, f"left{i}")], arrays[array_name(name, f"right{i}")], bits)
+            for i, (bits, _) in enumerate(groups)
+        )
+        if any(np.any(group.left.steps) for group in stored):
+            out[name] = DeltaTensor(tuple(shapes[name]), (FactorPart(None, None, stored),))
+    return out
+
+
+def _group(left: mx.array, right: mx.array, bits: int) -> FactorGroup:
+    steps = [step_of(side, bits) for side in (left, right)]
+    codes = [np.array(codes_of(side, step, bits)) for side, step in zip((left, right), steps, strict=True)]
+    both = np.sqrt(np.array(steps[0] * steps[1], dtype=np.float32)[..., 0]).astype(np.float16)
+    sides: list[Any] = [FactorSide(both, pack_codes((c + 2 ** (bits - 1)).astype(np.uint8), bits)) for c in codes]
+    return FactorGroup(bits, None, *sides)

@@ -1,0 +1,84 @@
+"""y = base(x) + delta(x): a frozen layer under the arrays that are trained in its place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..delta.targets import target_layers, targets
+
+
+class Share:
+    """lambda, shared by all layers of a run; `value` changes between steps."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+
+class Overlay(nn.Module):
+    """What every trained layer has: the base layer, whose parameters are not its own, and lambda."""
+
+    def __init__(self, base: nn.Module, share: Share) -> None:
+        super().__init__()
+        self._base = [base]  # in a list: the base's parameters are not this module's
+        self._share = share
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self or name.startswith("_"):
+            return super().__getattr__(name)
+        return getattr(self._base[0], name)
+
+
+MakeLayer = Callable[[str, nn.Module, tuple[int, ...]], Overlay]
+"""(parameter name, target layer, logical shape of its weight) -> the layer that stands in for it."""
+
+
+@contextlib.contextmanager
+def overlaid(model: nn.Module, make: MakeLayer) -> Iterator[dict[str, Overlay]]:
+    """Put `make`'s layer over every target of `model` for the block; only their arrays are trainable in it."""
+    places = []
+    frozen = [(module, set(module._no_grad)) for module in model.modules()]
+    shapes = targets(model)
+    layers: dict[str, Overlay] = {}
+    modules = dict(model.named_modules())
+    for name, base in target_layers(model).items():
+        parent_path, _, attribute = name.removesuffix(".weight").rpartition(".")
+        layers[name] = make(name, base, shapes[name])
+        places.append((modules[parent_path], attribute, base))
+    model.freeze()
+    try:
+        for (parent, attribute, _), layer in zip(places, layers.values(), strict=True):
+            setattr(parent, attribute, layer)
+        yield layers
+    finally:
+        for parent, attribute, base in places:
+            setattr(parent, attribute, base)
+        for module, keys in frozen:
+            module._no_grad = keys
+
+
+def trained_arrays(layers: dict[str, Overlay]) -> dict[str, mx.array]:
+    """Every trained array by `array_name`."""
+    return {
+        array_name(name, key): value
+        for name, layer in layers.items()
+        for key, value in layer.items()
+        if isinstance(value, mx.array)
+    }
+
+
+def put_arrays(layers: dict[str, Overlay], arrays: dict[str, mx.array]) -> None:
+    """Give the layers these arrays, named as in `trained_arrays`."""
+    for name, layer in layers.items():
+        for key, value in list(layer.items()):
+            if isinstance(value, mx.array):
+                layer[key] = arrays[array_name(name, key)]
+
+
+def array_name(name: str, key: str) -> str:
+    """The name of array `key` in the layer of parameter `name`: a latent has the parameter's own."""
+    return name if key == "latent" else f"{name}/{key}"

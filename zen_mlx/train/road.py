@@ -1,0 +1,91 @@
+"""The roads to a delta: which layer is trained in a target's place, how its rate and lambda move, what is stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import BitDeltaConfig
+from ..errors import ConfigError
+from ..format.spec import DeltaTensor
+from .encode import encode_latents
+from .factor import encode_factors, factor_layer
+from .overlay import Overlay, Share
+from .plan import BITS, ranks
+from .schedule import Schedule
+from .ste import latent_layer
+
+Shapes = Mapping[str, tuple[int, ...]]
+LEAST_SIGN_BITS = 1.05
+
+
+class Road(Protocol):
+    """One way of training; `bits_per_weight` bounds the whole file, None is the road's default."""
+
+    def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None: ...
+
+    def schedule(self, steps: int) -> Schedule:
+        """Rate and lambda of a run."""
+        ...
+
+    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
+        """The layer that is trained in the place of `base`."""
+        ...
+
+    def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
+        """The trained arrays as they are stored."""
+        ...
+
+
+class Sign:
+    """A latent of every weight's size, one bit of it at the end (`ste`). The rate's reference is 5e-4, times 0.1."""
+
+    reference_rate = 5e-4
+
+    def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
+        if bits_per_weight is not None and bits_per_weight < LEAST_SIGN_BITS:
+            raise ConfigError(
+                "one sign a weight takes more bits",
+                field="bits_per_weight",
+                expected=f"at least {LEAST_SIGN_BITS}",
+                found=bits_per_weight,
+                hint="--method factor reaches any number",
+            )
+        self._config = config
+
+    def schedule(self, steps: int) -> Schedule:
+        config = self._config
+        ramp = (0.25, 0.75) if config.straight_through else None
+        return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, ramp)
+
+    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
+        block = None if self._config.use_per_channel_scale else self._config.block_size
+        return latent_layer(base, shape, block, share)
+
+    def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
+        return encode_latents(arrays, self._config)
+
+
+class Factor:
+    """Factors of low rank in 4 bits, quantized in the loop from a quarter of the run on (`factor`)."""
+
+    reference_rate = 1e-2
+    default_bits = 0.33
+
+    def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
+        self._config, self._seed, self._shapes = config, seed, shapes
+        wanted = self.default_bits if bits_per_weight is None else bits_per_weight
+        self.plan = {name: ((BITS, rank),) for name, rank in ranks(shapes, wanted).items()}
+
+    def schedule(self, steps: int) -> Schedule:
+        config = self._config
+        return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, (0.25, 0.25))
+
+    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
+        return factor_layer(name, base, shape, self.plan[name], share, self._seed)
+
+    def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
+        return encode_factors(arrays, self._shapes, self.plan)
