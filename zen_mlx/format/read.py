@@ -6,18 +6,16 @@ of the file + 64 MiB whatever the header claims.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ..errors import FormatError, InputError, UnsupportedFormat
+from ..errors import FormatError, UnsupportedFormat
 from . import v1_read
 from .header import parse_header
 from .layout import part_of, segments
 from .payload import read_payload
+from .source import failure, open_file
 from .spec import MAGIC, PREFIX_BYTES, DeltaTensor, Facts, Fail, Header, Profile, TensorInfo
 from .values import check_numbers
 
@@ -27,12 +25,12 @@ def read(path: str | os.PathLike[str]) -> Profile:
 
     Errors: FormatError, UnsupportedFormat (another version or kind of file), InputError (no such file).
     """
-    with _open(path) as (fd, size, source):
+    with open_file(path) as (fd, size, source):
         version = _version(fd, size, source)
         if version == 1:
-            return v1_read.read(fd, size, source, _failure(source, FormatError), _failure(source, UnsupportedFormat))
+            return v1_read.read(fd, size, source, failure(source, FormatError), failure(source, UnsupportedFormat))
         header, payload_sha256, start = parse_header(fd, size, source)
-        fail = _failure(source, FormatError)
+        fail = failure(source, FormatError)
         tensors = {}
         for name, buffer in read_payload(fd, start, size - start, header.tensors, payload_sha256, fail):
             tensors[name] = _tensor(name, header.tensors[name], buffer, fail)
@@ -45,44 +43,15 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Version 1 has its names and shapes between the data: they are found by skipping from block to block.
     Errors: as `read`.
     """
-    with _open(path) as (fd, size, source):
+    with open_file(path) as (fd, size, source):
         if _version(fd, size, source) == 1:
-            fail, unsupported = _failure(source, FormatError), _failure(source, UnsupportedFormat)
+            fail, unsupported = failure(source, FormatError), failure(source, UnsupportedFormat)
             return v1_read.read_header(fd, size, source, fail, unsupported)
         return parse_header(fd, size, source)[0]
 
 
 def _facts(facts: Facts) -> dict[str, Any]:
     return {name: getattr(facts, name) for name in Facts.__dataclass_fields__}
-
-
-def _failure(path: Path, kind: type[FormatError]) -> Fail:
-    def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
-        raise kind(message, path=path, field=field, expected=expected, found=found)
-
-    return fail
-
-
-@contextlib.contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[tuple[int, int, Path]]:
-    source = Path(path)
-    try:
-        # Without O_NONBLOCK a named pipe would wait for a writer for ever.
-        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise InputError("no such file", path=source) from None
-    except (OSError, ValueError) as error:
-        raise InputError("the file cannot be opened", path=source, found=str(error)) from error
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            found = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
-            raise InputError("not a file", path=source, expected="a .bitdelta file", found=found)
-        yield fd, status.st_size, source
-    except OSError as error:
-        raise InputError("the file cannot be read", path=source, found=str(error)) from error
-    finally:
-        os.close(fd)
 
 
 def _version(fd: int, size: int, path: Path) -> int:

@@ -18,6 +18,7 @@ import numpy as np
 from ..codec.pack import words
 from ..codec.parts import DensePart, SignPart
 from ..codec.scales import scale_shapes
+from .cursor import Cursor
 from .flat_bits import read_exactly, read_rows
 from .spec import (
     MAX_COUNT,
@@ -79,45 +80,6 @@ class _Group:
         return sum(4 * math.prod(shape) for shape in shapes)
 
 
-class _Cursor:
-    """Reads forward through the file; every length is checked before a byte is taken."""
-
-    def __init__(self, fd: int, size: int, fail: Fail) -> None:
-        self.at = 16
-        self._fd, self._size, self._fail = fd, size, fail
-
-    @property
-    def ended(self) -> bool:
-        return self.at == self._size
-
-    def skip(self, count: int, field: str) -> int:
-        """Where the `count` bytes begin that are passed over."""
-        if count > self._size - self.at:
-            self._fail("the file is cut short", field=field, expected=f"{count} bytes", found=self._size - self.at)
-        begin, self.at = self.at, self.at + count
-        return begin
-
-    def take(self, count: int, field: str) -> bytes:
-        begin = self.skip(count, field)
-        data = read_exactly(self._fd, begin, count)
-        if data is None:
-            self._fail("the file became shorter while it was read", field=field, expected=count, found="end of file")
-        return data
-
-    def u32(self, field: str) -> int:
-        return int.from_bytes(self.take(4, field), "little")
-
-    def text(self, field: str, limit: int) -> str:
-        length = self.u32(field)
-        if length > limit:
-            self._fail("the text is too long", field=field, expected=f"<= {limit} bytes", found=length)
-        data = self.take(length, field)
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            self._fail("not UTF-8", field=field, expected="UTF-8", found=f"a bad byte at {error.start}")
-
-
 def read(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> Profile:
     """The profile in the version 1 file `fd` of `size` bytes. `base` is {"verified": False}: the file names no base."""
     facts, groups = _scan(fd, size, path, fail, unsupported)
@@ -152,7 +114,7 @@ def read_header(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -
 
 def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tuple[dict[str, Any], dict[str, _Group]]:
     """(facts, tensors) by skipping over the data. Every length is checked against the file's."""
-    cursor = _Cursor(fd, size, fail)
+    cursor = Cursor(fd, size, fail)
     model = cursor.text("model name", MAX_TEXT)
     ratio, count = struct.unpack("<fQ", cursor.take(12, "compression ratio"))
     if not (math.isfinite(ratio) and ratio >= 0):
@@ -186,7 +148,7 @@ def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tupl
     return facts, _group(blocks)
 
 
-def _scan_block(cursor: _Cursor, name: str, fail: Fail) -> _Block:
+def _scan_block(cursor: Cursor, name: str, fail: Fail) -> _Block:
     where = show(name)
     dims = cursor.u32(f"{where}.ndim")
     if not 1 <= dims <= MAX_DIMS:
