@@ -2,13 +2,14 @@
 
 Two modes, one meaning. *Unmerged*: each target layer computes base + parts, and switching only points the layers at
 other arrays. *Merged*: each target gets a new array W + delta. Other parameters (norms, biases, embeddings, routers,
-`lm_head`) are replaced by base + delta, rounded to their own dtype, in both. Everything is checked before anything is
-changed. A model carries one profile at a time; base arrays are kept by reference and never written, so detaching
-restores them exactly.
+`lm_head`) are replaced by base + delta, rounded to their own dtype, in both; `rows` may give an embedding or a head more
+rows than it has. Everything is checked before anything is changed. A model carries one profile at a time; base arrays
+are kept by reference and never written, so detaching restores them exactly.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,7 +23,7 @@ from ..kernels.dispatch import Part, backend
 from .layers import join_siblings, remove_delta, set_delta
 from .merge import merge, merge_within_bound
 from .resident import Resident, ResidentTensor
-from .targets import array_shape, arrays, model_count, target_count, target_layers, targets
+from .targets import array_shape, arrays, can_grow, is_quantized, model_count, target_count, target_layers, targets
 
 __all__ = [
     "MODES",
@@ -47,6 +48,9 @@ class HasShape(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def rows(self) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,7 @@ class _Attachment:
         tensors = resident.tensors
         if self.mode == "unmerged":
             values = [(n, merge(self.slots[n].base, t)) for n, t in tensors.items() if not self.slots[n].target]
-            parts = tuple(tensors[name].parts if name in tensors else () for name in self.names)
+            parts = tuple(tensors[name].dense_parts() if name in tensors else () for name in self.names)
             return _Plan(parts, values)
         if all(self.slots[name].base.dtype == mx.float32 for name in tensors):
             # Nothing can be refused any more, so each sum is made when it is put in place: never two merged copies.
@@ -150,16 +154,19 @@ def _check(slots: dict[str, _Slot], tensors: Mapping[str, HasShape]) -> None:
         if slot is None:
             raise TargetError("the base model has no such parameter", field=name, found="a delta for it")
         expected = array_shape(slot.module, slot.key)
-        if tensor.shape != expected:
+        more_rows = tensor.rows is not None and tensor.shape[1:] == expected[1:] and tensor.shape[0] > expected[0]
+        if tensor.shape != expected and not (more_rows and not slot.target and can_grow(slot.module, slot.key)):
             raise TargetError(
                 "a delta has another shape than its parameter", field=name, expected=expected, found=tensor.shape
             )
         if not slot.target and not mx.issubdtype(slot.base.dtype, mx.floating):
+            extra_bytes = 2 * math.prod(expected) - slot.base.nbytes if is_quantized(slot.module) else 0
             raise TargetError(
                 "a quantized array outside the target layers cannot take a delta",
                 field=name,
                 expected="a floating-point array",
                 found=str(slot.base.dtype),
+                hint=f"use a base that is not quantized; in 16 bits this array takes {extra_bytes / 1e6:.1f} MB more",
             )
 
 

@@ -16,6 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..codec.parts import DensePart, Part, decode_all, encode_sign
+from ..codec.rows import encode_rows
 from ..errors import ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 from .targets import arrays, is_quantized
@@ -54,23 +55,32 @@ def encode(
     block: int | None = None,
     planes: int = 1,
     dtype: str = "f16",
+    growing: Collection[str] = (),
     progress: Progress | None = None,
 ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
-    """Encode every changed tensor of `names`: those in `targets` as `planes` sign planes, the others dense.
+    """Encode every changed tensor of `names`: those in `targets` as `planes` sign planes, the others as they are.
 
-    Readers return arrays of any float dtype, equal in shape; they are called once per name, in order. An unchanged
-    tensor is neither stored nor listed. `progress(done, total, name)` follows each tensor. TargetError where the
+    A matrix outside the targets of which less than half the rows changed is stored by rows. One in `growing` (embedding,
+    head) may have more rows in the fine-tune, and then is stored by rows too. Readers return arrays of any float
+    dtype, else equal in shape; they are called once per name, in order. An unchanged tensor is neither stored nor listed. `progress(done, total, name)` follows each tensor. TargetError where the
     shapes differ, ModelFormatError where a difference is not finite.
     """
     names = list(names)
     tensors: dict[str, DeltaTensor] = {}
     stats: list[LayerStats] = []
     for done, name in enumerate(names, start=1):
-        delta = _difference(name, base_of(name), tuned_of(name))
+        base, tuned = base_of(name), tuned_of(name)
+        grown = name in growing and base.ndim == 2 and len(tuned) > len(base)
+        if grown:
+            base = np.concatenate([base, np.zeros((len(tuned) - len(base), base.shape[1]), base.dtype)])
+        delta = _difference(name, base, tuned)
+        del base, tuned
         if delta is not None:
             parts: list[Part] = []
             if name in targets:
                 parts.extend(encode_sign(delta, scale, block, planes, dtype))
+            elif grown or has_few_rows(delta):
+                parts.append(encode_rows(delta, dtype))
             else:
                 parts.append(_dense(delta, dtype))
             tensors[name] = DeltaTensor(delta.shape, tuple(parts))
@@ -139,6 +149,11 @@ def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | 
             "a weight is not a finite number", field=name, expected="finite numbers", found=str(peak)
         )
     return delta if peak else None
+
+
+def has_few_rows(delta: np.ndarray) -> bool:
+    """Whether `delta` is a matrix of which less than half the rows are not zero."""
+    return delta.ndim == 2 and 2 * int(np.count_nonzero(delta.any(axis=1))) < len(delta)
 
 
 def _dense(delta: np.ndarray, dtype: str) -> DensePart:

@@ -22,7 +22,7 @@ MAX_MERGE_LOSS = 0.05
 
 
 def _delta(base: mx.array, tensor: ResidentTensor) -> mx.array:
-    return dense_delta(tensor.parts, *slot_shape(tensor.shape)[1:]).reshape(base.shape)
+    return dense_delta(tensor.dense_parts(), *slot_shape(tensor.shape)[1:]).reshape(base.shape)
 
 
 def _energy(array: mx.array) -> float:
@@ -30,8 +30,22 @@ def _energy(array: mx.array) -> float:
 
 
 def merge(base: mx.array, tensor: ResidentTensor) -> mx.array:
-    """base + delta in base's dtype, evaluated: one tensor's temporaries at a time."""
-    value = dispatch.merge(base.reshape(slot_shape(tensor.shape)), tensor.parts).reshape(base.shape)
+    """base + delta in base's dtype, evaluated: one tensor's temporaries at a time.
+
+    Rows beyond the base's last one count as zero there.
+    """
+    value = base
+    if tensor.shape != base.shape:
+        missing = (tensor.shape[0] - base.shape[0], *base.shape[1:])
+        value = mx.concatenate([base, mx.zeros(missing, base.dtype)])
+    if tensor.parts:
+        value = dispatch.merge(value.reshape(slot_shape(tensor.shape)), tensor.parts).reshape(tensor.shape)
+    if tensor.rows is not None:
+        numbers = tensor.rows.numbers
+        changed = value[numbers].astype(mx.float32) + tensor.rows.values.astype(mx.float32)
+        # A copy, for assignment writes in place: the base's array stays as it is.
+        value = mx.array(value)
+        value[numbers] = changed.astype(base.dtype)
     mx.eval(value)
     return value
 

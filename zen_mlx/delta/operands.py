@@ -26,14 +26,14 @@ def slot_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def operands(part: codec.Part, shape: tuple[int, ...]) -> Part:
-    """What the kernels add for `part` of a parameter of `shape`. TargetError: a kind that no layer can carry."""
+    """What the kernels add for `part` of a parameter of `shape`. TargetError: rows, which no kernel computes."""
     if isinstance(part, codec.SignPart):
         return _sign(part, shape)
     if isinstance(part, codec.DensePart):
         return Dense(mx.array(part.values.reshape(slot_shape(shape))))
     if isinstance(part, FactorPart):
         return _factor(part, shape)
-    raise TargetError("single rows are not yet applicable to a model", field="kind", expected="sign, factor or dense")
+    raise TargetError("rows are not computed by kernels", field="kind", expected="sign, factor or dense")
 
 
 def _f32(array: np.ndarray, *shape: int) -> mx.array:

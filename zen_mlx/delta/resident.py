@@ -7,17 +7,30 @@ from dataclasses import dataclass
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..format.spec import Profile
-from ..kernels.dispatch import Part
+from ..codec.rows import RowsPart
+from ..format.spec import DeltaTensor, Profile
+from ..kernels.dispatch import Dense, Part
 from .operands import operands
 
 
 @dataclass(frozen=True)
+class Rows:
+    """delta[numbers[i], :] = values[i, :]: numbers u32 [R], values [R, K], f16 or f32."""
+
+    numbers: mx.array
+    values: mx.array
+
+
+@dataclass(frozen=True)
 class ResidentTensor:
-    """One parameter's delta: `shape` as in the model, `parts` in [slots, N, K] form (a vector: one slot, one row)."""
+    """One parameter's delta: `shape` as in the model, `parts` in [slots, N, K] form (a vector: one slot, one row).
+
+    rows: changed rows, added after the parts; with them `shape` may have more rows than the parameter.
+    """
 
     shape: tuple[int, ...]
     parts: tuple[Part, ...]
+    rows: Rows | None = None
 
     @property
     def nbytes(self) -> int:
@@ -25,7 +38,16 @@ class ResidentTensor:
 
     def arrays(self) -> list[mx.array]:
         """Everything that is in memory for it."""
-        return [array for _, array in tree_flatten(self.parts) if array is not None]
+        own = [self.rows.numbers, self.rows.values] if self.rows is not None else []
+        return own + [array for _, array in tree_flatten(self.parts) if array is not None]
+
+    def dense_parts(self) -> tuple[Part, ...]:
+        """`parts`, with the rows written out: for a layer that computes beside its weight."""
+        if self.rows is None:
+            return self.parts
+        values = mx.zeros(self.shape, self.rows.values.dtype)
+        values[self.rows.numbers] = self.rows.values
+        return (*self.parts, Dense(values[None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +64,7 @@ class Resident:
         tensors = {}
         for name in list(profile.tensors):
             tensor = profile.tensors.pop(name) if consume else profile.tensors[name]
-            shape = tuple(tensor.shape)
-            tensors[name] = ResidentTensor(shape, tuple(operands(part, shape) for part in tensor.parts))
+            tensors[name] = _resident(tensor)
             mx.eval(tensors[name].arrays())
         return cls(str(profile.info.get("name", "")), profile.sha256, tensors)
 
@@ -51,3 +72,14 @@ class Resident:
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def _resident(tensor: DeltaTensor) -> ResidentTensor:
+    shape = tuple(tensor.shape)
+    rows, parts = None, []
+    for part in tensor.parts:
+        if isinstance(part, RowsPart):
+            rows = Rows(mx.array(part.rows), mx.array(part.values))
+        else:
+            parts.append(operands(part, shape))
+    return ResidentTensor(shape, tuple(parts), rows)

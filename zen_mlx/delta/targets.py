@@ -82,6 +82,11 @@ def arrays(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, mx.array]]:
                 yield (f"{path}.{key}" if path else key), module, key, value
 
 
+def can_grow(module: nn.Module, key: str) -> bool:
+    """Whether `module[key]` may get more rows: an embedding or a head, to which the vocabulary adds tokens."""
+    return key == "weight" and isinstance(module, (nn.Embedding, nn.Linear)) and "bias" not in module
+
+
 def array_shape(module: nn.Module, key: str) -> tuple[int, ...]:
     """The logical shape of `module[key]`."""
     return logical_shape(module) if key == "weight" else tuple(module[key].shape)
