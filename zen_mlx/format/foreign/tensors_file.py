@@ -1,0 +1,70 @@
+"""A safetensors file -> named arrays. The package checks the header; the bytes are read here, for NumPy has no bfloat16."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..flat_bits import read_exactly
+from ..spec import MAX_DIMS, Fail, show
+from .spec import Stored, check_name
+
+_TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
+    "BOOL": "|b1",
+}
+_MAX_HEADER_BYTES = 32 << 20
+
+
+def looks_like_tensors(head: bytes, size: int) -> bool:
+    """Whether a file that begins with `head` is meant as safetensors: a header's length, then `{`."""
+    return len(head) >= 9 and 2 <= int.from_bytes(head[:8], "little") <= size - 8 and head[8:9] == b"{"
+
+
+def read_tensors(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> dict[str, Stored]:
+    """All tensors of the file."""
+    from safetensors import SafetensorError, safe_open
+
+    length = int.from_bytes(os.pread(fd, 8, 0), "little")
+    if length > min(_MAX_HEADER_BYTES, size - 8):
+        fail("the header is too large", field="header", expected=f"<= {_MAX_HEADER_BYTES} bytes", found=length)
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            names = sorted(handle.keys())
+        header = json.loads(os.pread(fd, length, 8))
+        listed = [(name, header[name]) for name in names]
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
+        fail("damaged safetensors", field="header", expected="a sound header", found=str(error).splitlines()[0][:80])
+    out: dict[str, Stored] = {}
+    for name, entry in listed:
+        check_name(name, out, fail)
+        if entry["dtype"] not in _TYPES:
+            unsupported(
+                "a type of number not read", field=show(name), expected=sorted(_TYPES), found=show(entry["dtype"])
+            )
+        if len(entry["shape"]) > MAX_DIMS or 0 in entry["shape"]:
+            fail(
+                "bad shape", field=show(name), expected=f"0 to {MAX_DIMS} dimensions, none 0", found=entry["shape"][:9]
+            )
+        begin, end = entry["data_offsets"]
+        data = read_exactly(fd, 8 + length + begin, end - begin)
+        if data is None:
+            fail(
+                "the file became shorter while it was read", field=show(name), expected=end - begin, found="end of file"
+            )
+        values = np.frombuffer(data, _TYPES[entry["dtype"]]).reshape(entry["shape"])
+        if entry["dtype"] == "BF16":
+            values = (values.astype("<u4") << 16).view("<f4")
+        out[name] = Stored(entry["dtype"], values)
+    return out
