@@ -15,6 +15,7 @@ ZenError                      exit code 1
 │   ├── BaseMismatchError     the profile belongs to other weights or another tokenizer
 │   └── ResumeMismatchError   the checkpoint belongs to other data or settings
 ├── DownloadError             the network failed; what arrived is kept
+├── UploadError               the hub did not take it; nothing was published
 ├── StorageError              the disk refused (full, read-only)
 ├── MemoryLimitError          the work would not fit in memory
 ├── TrainingError             the loss stopped being a number
@@ -135,6 +136,10 @@ class ResumeMismatchError(InputError):
 
 class DownloadError(ZenError):
     """The network failed; what arrived is kept for the next try."""
+
+
+class UploadError(ZenError):
+    """The hub did not take what was sent, or could not be reached; nothing was published."""
 
 
 class StorageError(ZenError):

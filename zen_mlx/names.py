@@ -5,6 +5,7 @@ Everything zen_mlx keeps lives under one folder, `ZEN_HOME`:
     profiles/NAME.bitdelta        finished profiles
     bases/ALIAS/                  converted base models that did not come from the hub cache
     runs/NAME/                    checkpoint of an unfinished training run (0700)
+    downloads/                    the part of a profile's download that has arrived so far
     digests.json                  weight digests by file size and mtime
     history                       lines typed into `zen chat`
     config.toml                   the user's own aliases and defaults
@@ -58,6 +59,11 @@ def run_dir(home: Path, name: str) -> Path:
 def base_dir(name: str) -> Path:
     """`ZEN_HOME/bases/NAME`: a base model that zen_mlx converted itself."""
     return zen_home() / "bases" / check_name(name)
+
+
+def downloads_dir() -> Path:
+    """`ZEN_HOME/downloads`."""
+    return zen_home() / "downloads"
 
 
 def digest_cache_path() -> Path:

@@ -12,7 +12,7 @@ import typer
 
 from .. import names
 from ..errors import ConfigError, InputError, ZenError
-from . import _view
+from . import _hub, _view
 from ._options import AsJson, Model, ProfileName, Replace, complete_profile
 from .inspect import document, facts_document, print_facts, print_profile
 
@@ -308,6 +308,9 @@ def import_profile(
         _view.notice("note: this file does not say which weights it was made for: shapes are all that can be checked")
     result = {"profile": kept, "path": str(header.path), "base": header.base.get("model"), "verified": verified}
     _done(result, kept, as_json)
+
+
+_hub.register(app)
 
 
 def _done(result: dict[str, Any], text: str, as_json: bool) -> None:
