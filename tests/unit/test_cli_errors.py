@@ -104,7 +104,7 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(capsys: pytest.C
         ["train", str(ROWS), "--profile", "x", "--steps", "1", "--epochs", "1"],
         ["train", str(ROWS), "--profile", "x", "--learning-rate-scale", "0"],
         ["train", str(ROWS), "--profile", "x", "--resume"],
-        ["train", str(ROWS), "--profile", "x", "--method", "factor"],
+        ["train", str(ROWS), "--profile", "x", "--method", "lora"],
         ["eval", str(ROWS), "-p", "absent"],
         ["models", "quantize", "smollm2-135m", "--bits", "7"],
         ["serve"],
