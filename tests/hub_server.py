@@ -70,6 +70,9 @@ class HubServer:
         self.resume = threading.Event()
         self.wrong_byte = False  # the storage host changes a byte
         self.ignore_range = False
+        self.down = False
+        self.bare_401 = False  # as the hub answers over https, where huggingface_hub knows what it means
+        self.large_from_bytes = LARGE_BYTES
         self.content_type = "application/octet-stream"
         self.lock = threading.Lock()
         self.endpoint = self.storage = ""
@@ -115,6 +118,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.body = self._chunks()
         else:
             self.body = self.rfile.read(length)
+        if self.hub.down:
+            self._send(503, b"down")
+            return
         if self.hub.stalled and re.search(self.hub.stalled, f"{self.command} {path}"):
             self.hub.resume.wait(30)
             self.close_connection = True
@@ -155,7 +161,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         name, rest = (found[1], found[2] or "") if found else ("", "")
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and user != repo.owner):
-            self._error(404 if user else 401, "RepoNotFound" if user else None, "Repository not found")
+            bare = user is None and self.hub.bare_401
+            self._error(404 if user else 401, None if bare else "RepoNotFound", "Repository not found")
             return
         if repo.gated and user != repo.owner and "/resolve/" in path:
             self._error(403, "GatedRepo", "Access to this repository is restricted")
@@ -199,7 +206,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             modes = [
                 {
                     "path": f["path"],
-                    "uploadMode": "lfs" if f["size"] >= LARGE_BYTES else "regular",
+                    "uploadMode": "lfs" if f["size"] >= self.hub.large_from_bytes else "regular",
                     "shouldIgnore": False,
                 }
                 for f in files
@@ -289,7 +296,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(404, b"", {**common, "X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"})
             return
         data = files[file]
-        if len(data) < LARGE_BYTES:
+        if len(data) < self.hub.large_from_bytes:
             self._body(data, {**common, "ETag": f'"{git_sha1(data)}"'})
             return
         oid = hashlib.sha256(data).hexdigest()

@@ -350,6 +350,8 @@ def test_pull_with_a_token(hub: HubServer, content: bytes) -> None:
     error = zen(hub, "pull", "acme/secret", token="hf_nobody", code=1)
     assert (error["type"], error["field"]) == ("DownloadError", "token")
     assert zen(hub, "pull", "acme/secret", token="hf_reader", code=2)["type"] == "ProfileNotFoundError"
+    hub.bare_401 = True
+    assert "or it is private" in zen(hub, "pull", "acme/secret", code=2)["message"]
     assert zen(hub, "pull", "acme/gated", token="hf_reader", code=1)["type"] == "DownloadError"
     assert zen(hub, "pull", "acme/secret", token="hf_writer")["profile"] == "style"
     assert zen(hub, "pull", "acme/gated", "--replace", token="hf_writer")["profile"] == "style"

@@ -7,6 +7,7 @@ section between two marks, so a repository may hold several, and what its owner 
 from __future__ import annotations
 
 import html
+import math
 import re
 from typing import Any
 
@@ -173,6 +174,6 @@ def _number(value: float | None, digits: int) -> str:
 
 def _metric(value: Any) -> str:
     """Numbers only: whatever else a header holds does not reach the card."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return ""
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
