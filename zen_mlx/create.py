@@ -13,23 +13,21 @@ from typing import Any
 import mlx.core as mx
 
 from . import fsio
-from .base.build import build
-from .base.info import base_info
 from .base.load import load_model
 from .base.loaded import Base
 from .base.progress import Progress
-from .base.pull import pull
 from .data.examples import Example, data_digest, load_examples, split_held_out
 from .data.loss import Loss, mean_loss
 from .data.tokens import TokenRow, crop, tokenize
-from .delta.attach import Resident, attach, detach, model_count, target_count, targets
-from .delta.encode import LayerStats, encode, lazy_reader
-from .errors import BaseMismatchError, DataError, InputError
+from .delta.attach import Resident, attach, detach, model_count, target_count
+from .delta.encode import LayerStats, encode
+from .errors import DataError, InputError
 from .format.read import read_header
 from .format.spec import Profile
 from .memory import peak_memory_bytes
 from .names import run_dir
 from .profiles.store import ProfileStore
+from .profiles.tuned import Tuned, open_tuned
 from .train import checkpoint
 from .train.trainer import StepReport, TrainOptions, road_of, train
 
@@ -178,41 +176,28 @@ def compress_profile(
 ) -> CreateReport:
     """Encode `finetuned` - base as profile `name` and save it, one tensor of each in memory at a time.
 
+    `finetuned`: a model folder, a repository, or the folder of a LoRA adapter for this base.
+
     Losses are measured when `valid` is given: only then are the models loaded whole.
     """
     tell = on_event or (lambda event: None)
     began = time.monotonic()
     store.check_free(name, replace)
     held = load_examples(valid) if valid is not None and valid != "none" else []
-    tuned_folder = pull(finetuned, on_pull)
-    base_folder = pull(base_name, on_pull)
-    info = base_info(base_name)
-    unread = build(base_folder)
-    target_shapes, counts = targets(unread), (target_count(unread), model_count(unread))
-    base_names, base_of = lazy_reader(unread)
-    del unread  # or every tensor that is read would stay
-    tuned_names, tuned_of = lazy_reader(build(tuned_folder))
-    extra = sorted(set(tuned_names) - set(base_names))
-    if extra or set(base_names) - set(tuned_names):
-        odd = extra or sorted(set(base_names) - set(tuned_names))
-        raise BaseMismatchError(
-            f"{finetuned} is not a fine-tune of {base_name}: their parameters differ",
-            field=odd[0],
-            expected=f"{len(base_names)} parameters",
-            found=f"{len(tuned_names)} parameters",
-        )
+    tuned = open_tuned(finetuned, base_name, on_pull)
     tensors, layers = encode(
-        base_names,
-        base_of,
-        tuned_of,
-        targets=target_shapes,
+        tuned.names,
+        tuned.base_of,
+        tuned.tuned_of,
+        targets=tuned.targets,
+        growing=tuned.shapes,
         scale=scale,
         block=block if scale == "block" else None,
         planes=planes,
         progress=lambda done, total, tensor: tell(Stage("compressing", done, total)),
     )
     if not tensors:
-        raise InputError(f"{finetuned} does not differ from {base_name}: there is nothing to keep", path=tuned_folder)
+        raise InputError(f"{finetuned} does not differ from {base_name}: there is nothing to keep", path=tuned.folder)
     base_loss = reference_loss = model = None
     held_rows: list[TokenRow] = []
     if held:
@@ -221,16 +206,13 @@ def compress_profile(
         detach(model)
         held_rows = tokenize(held, at.tokenizer, at.context_length)
         base_loss = mean_of(model, held_rows, "held-out loss of the base", tell).nats
-        reference = load_model(tuned_folder)
-        reference_loss = mean_of(reference, held_rows, "held-out loss of the fine-tune", tell).nats
-        del reference
-        mx.clear_cache()
+        reference_loss = _reference_loss(model, tuned, held_rows, tell)
     profile = Profile(
         info=_info(name, now(), "compress"),
-        base=info.header(),
+        base=tuned.header(base_name, tensors),
         metrics={},
-        target_count=counts[0],
-        model_count=counts[1],
+        target_count=tuned.target_count,
+        model_count=tuned.model_count,
         tensors=tensors,
     )
     return _measure_and_save(
@@ -260,6 +242,22 @@ def now() -> str:
 def retention(base: float, profile: float, reference: float) -> float | None:
     """100 * (base - profile) / (base - reference): percent of the reference's gain that the profile keeps."""
     return 100 * (base - profile) / (base - reference) if base != reference else None
+
+
+def _reference_loss(model: Any, tuned: Tuned, rows: list[TokenRow], tell: OnEvent) -> float:
+    """The fine-tune's loss: of its own checkpoint, or of the base with the adapter on it."""
+    stage = "held-out loss of the fine-tune"
+    if tuned.adapter is None:
+        reference = load_model(tuned.folder)
+        loss = mean_of(reference, rows, stage, tell).nats
+        del reference
+        mx.clear_cache()
+        return loss
+    attach(model, Resident.from_profile(tuned.adapter, consume=False))
+    try:
+        return mean_of(model, rows, stage, tell).nats
+    finally:
+        detach(model)
 
 
 def _held_out(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss | None:

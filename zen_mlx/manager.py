@@ -15,10 +15,12 @@ from .config import BitDeltaConfig
 from .create import CreateReport, OnEvent, compress_profile, now, train_profile
 from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
+from .format.foreign.read import is_foreign
 from .format.read import read, read_header
 from .format.spec import Profile
 from .names import digest_cache_path, zen_home
 from .profiles.download import download_profile
+from .profiles.foreign import foreign_profile
 from .profiles.merge import merge_exact, requantize
 from .profiles.resident import ResidentProfiles
 from .profiles.store import ProfileStore
@@ -257,11 +259,16 @@ class ZenPersonalizationManager:
         return self.store.export(name, file, version, replace)
 
     def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:
-        """Keep a copy of the profile in `file`; returns its name.
+        """Keep a copy of the profile in `file`, a .bitdelta, a delta of another program or a LoRA adapter; returns its name.
 
         Weights of another base are refused (`BaseMismatchError`), names and shapes it lacks too (`TargetError`). A file
-        without digests is kept as unverified, for this base.
+        without digests is kept as unverified, for this base; foreign ones never have any.
         """
+        if is_foreign(file):
+            profile = foreign_profile(file, self.model_name, self._on_pull)
+            kept = name or str(profile.info["name"])
+            self.store.save(kept, profile, replace)
+            return kept
         header = read_header(file)
         self.base.check(header.base, str(file))
         check(self.model, header.tensors)

@@ -61,9 +61,10 @@ def encode(
     """Encode every changed tensor of `names`: those in `targets` as `planes` sign planes, the others as they are.
 
     A matrix outside the targets of which less than half the rows changed is stored by rows. One in `growing` (embedding,
-    head) may have more rows in the fine-tune, and then is stored by rows too. Readers return arrays of any float
-    dtype, else equal in shape; they are called once per name, in order. An unchanged tensor is neither stored nor listed. `progress(done, total, name)` follows each tensor. TargetError where the
-    shapes differ, ModelFormatError where a difference is not finite.
+    head) may have more rows in the fine-tune, and then is stored by rows too. Readers return arrays of any float dtype,
+    else equal in shape; they are called once per name, in order. An unchanged tensor is neither stored nor listed.
+    `progress(done, total, name)` follows each tensor. TargetError where the shapes differ, ModelFormatError where a
+    difference is not finite.
     """
     names = list(names)
     tensors: dict[str, DeltaTensor] = {}

@@ -1,0 +1,84 @@
+"""What `compress` takes -> readers of base and fine-tune, a tensor at a time: a checkpoint, or a LoRA adapter on the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base.build import build
+from ..base.fingerprint import fingerprint
+from ..base.info import base_info
+from ..base.progress import Progress
+from ..base.pull import pull
+from ..codec.parts import decode_all
+from ..delta.encode import Reader, lazy_reader
+from ..delta.targets import model_count, target_count, targets
+from ..errors import BaseMismatchError
+from ..format.foreign.read import is_adapter
+from ..format.spec import DeltaTensor, Profile
+from .foreign import foreign_profile
+from .places import parameters
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """names: the parameters to compare. base_of, tuned_of: f32 readers whose difference is the change, to be called once
+    per name. shapes: of the parameters that may have more rows. adapter: the exact profile of a LoRA, else None.
+    """
+
+    folder: Path
+    names: list[str]
+    base_of: Reader
+    tuned_of: Reader
+    targets: dict[str, tuple[int, ...]]
+    target_count: int
+    model_count: int
+    shapes: dict[str, tuple[int, ...]]
+    adapter: Profile | None
+
+    def header(self, base_name: str, tensors: Mapping[str, DeltaTensor]) -> dict[str, Any]:
+        """The `base` object of a profile; one that adds vocabulary records the fine-tune's own tokenizer too."""
+        header = base_info(base_name).header()
+        grown = any(tensors[name].shape != self.shapes[name] for name in self.shapes.keys() & tensors.keys())
+        if grown and self.adapter is None:
+            header["profile_tokenizer"] = fingerprint(self.folder).tokenizer
+        return header
+
+
+def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) -> Tuned:
+    """Neither model is loaded. BaseMismatchError where the parameters' names differ; TargetError for a LoRA's."""
+    folder, base_folder = pull(finetuned, on_pull), pull(base_name, on_pull)
+    unread = build(base_folder)
+    facts = (targets(unread), target_count(unread), model_count(unread))
+    shapes = {
+        name: parameter.shape
+        for name, parameter in parameters(unread).items()
+        if not parameter.quantized and (parameter.embedding or name.endswith("lm_head.weight"))
+    }
+    if is_adapter(folder) and not (folder / "config.json").is_file():
+        exact = foreign_profile(folder, base_name, on_pull)
+        names = sorted(exact.tensors)
+
+        def zeros(name: str) -> np.ndarray:
+            return np.broadcast_to(np.float32(0), exact.tensors[name].shape)
+
+        def change(name: str) -> np.ndarray:
+            return decode_all(exact.tensors[name].parts, exact.tensors[name].shape)
+
+        return Tuned(folder, names, zeros, change, *facts, shapes, exact)
+    base_names, base_of = lazy_reader(unread)
+    del unread  # or every tensor that is read would stay
+    tuned_names, tuned_of = lazy_reader(build(folder))
+    odd = sorted(set(tuned_names) - set(base_names)) or sorted(set(base_names) - set(tuned_names))
+    if odd:
+        raise BaseMismatchError(
+            f"{finetuned} is not a fine-tune of {base_name}: their parameters differ",
+            field=odd[0],
+            expected=f"{len(base_names)} parameters",
+            found=f"{len(tuned_names)} parameters",
+        )
+    return Tuned(folder, base_names, base_of, tuned_of, *facts, shapes, None)
