@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from . import fsio
 from .base import registry
-from .base.loaded import Base
+from .base.info import base_info
+from .base.loaded import Base, check_base
 from .base.progress import Progress
+from .base.pull import pull
 from .config import BitDeltaConfig
 from .create import CreateReport, OnEvent, compress_profile, now, train_profile
+from .data.examples import ImportOptions
 from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
 from .format.foreign.read import is_foreign
@@ -20,6 +23,7 @@ from .format.read import read, read_header
 from .format.spec import Profile
 from .names import digest_cache_path, zen_home
 from .profiles.download import download_profile
+from .profiles.export import Exported, export_folder
 from .profiles.foreign import foreign_profile
 from .profiles.merge import merge_exact, requantize
 from .profiles.resident import ResidentProfiles
@@ -120,6 +124,9 @@ class ZenPersonalizationManager:
         data: Any,
         *,
         valid: Any = None,
+        me: str | Sequence[str] | None = None,
+        columns: str | Mapping[str, str] | None = None,
+        keep_contacts: bool = False,
         epochs: float = 2.0,
         steps: int | None = None,
         batch_size: int = 16,
@@ -134,8 +141,11 @@ class ZenPersonalizationManager:
     ) -> CreateReport:
         """Train profile `name` from strings, rows or paths (`data.examples.load_examples`), measure and save it.
 
-        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `create.Prepared`,
-        `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises `train.trainer.Interrupted`;
+        Secrets are scrubbed first. `me`: which sender of chats and mails is learned. `columns`: our fields -> those of
+        a table. `keep_contacts`: e-mail addresses and phone numbers stay.
+
+        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
+        `create.Prepared`, `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises `train.trainer.Interrupted`;
         `resume=True` goes on from there. `method`: "sign" (one bit a weight) or "factor" (low rank, for which
         `bits_per_weight` bounds the whole file).
         """
@@ -150,6 +160,7 @@ class ZenPersonalizationManager:
                 data,
                 options,
                 valid=valid,
+                imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * max_length),
                 resume=resume,
                 replace=replace,
                 on_event=on_event,
@@ -254,9 +265,33 @@ class ZenPersonalizationManager:
             self.store.save(name, merged, replace)
         return merged
 
-    def export_profile(self, name: str, file: str | Path, version: int = 2, replace: bool = False) -> list[str]:
-        """Write profile `name` to `file`; returns, in sentences, what version 1 of the format cannot keep."""
-        return self.store.export(name, file, version, replace)
+    def export_profile(
+        self,
+        name: str,
+        file: str | Path,
+        version: int = 2,
+        replace: bool = False,
+        *,
+        format: str | None = None,
+        rank: int | None = None,
+    ) -> list[str]:
+        """Write profile `name` to `file`; returns, in sentences, what that form cannot keep and what to know of it.
+
+        format: `hf` (a folder with base + profile), `mlx-lm` or `peft` (an adapter's folder: exact for factors, with
+        `rank` by SVD for anything else), else `version` 1 or 2 of our own.
+        """
+        if format in (None, "v1", "v2"):
+            version = version if format is None else int(str(format)[1:])
+            return self.store.export(name, file, version, replace)
+        return list(self.export_folder(name, file, str(format), rank=rank, replace=replace).notes)
+
+    def export_folder(
+        self, name: str, folder: str | Path, format: str, *, rank: int | None = None, replace: bool = False
+    ) -> Exported:
+        """`export_profile` in the formats that are folders, with the error of an approximation. Loads no model."""
+        pull(self.model_name, self._on_pull)
+        check_base(base_info(self.model_name), self.store.header(name).base, name)
+        return export_folder(self.store.load(name), self.model_name, Path(folder), format, rank, replace, self._on_pull)
 
     def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:
         """Keep a copy of the profile in `file`, a .bitdelta, a delta of another program or a LoRA adapter; returns its name.

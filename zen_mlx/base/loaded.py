@@ -34,29 +34,34 @@ class Base:
         return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), _context_length(config))
 
     def check(self, header: Mapping[str, Any], name: str) -> None:
-        """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
+        """`BaseMismatchError` unless profile `name` with this `base` header belongs here; see `check_base`."""
+        check_base(self.info, header, name)
 
-        Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
-        and is checked by shapes alone when it is attached.
-        """
-        if not header.get("verified", False):
-            return
-        wanted = header.get("weights")
-        if wanted not in (self.info.weights, self.info.derived_from):
-            raise BaseMismatchError(
-                f"profile {name!r} was made for {header.get('model')}, not for these weights of {self.name}",
-                field="base.weights",
-                expected=wanted,
-                found=self.info.weights,
-                hint=f"use -m {header.get('model')}",
-            )
-        if header.get("tokenizer") != self.info.tokenizer:
-            raise BaseMismatchError(
-                f"profile {name!r} was made with another tokenizer",
-                field="base.tokenizer",
-                expected=header.get("tokenizer"),
-                found=self.info.tokenizer,
-            )
+
+def check_base(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
+    """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
+
+    Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
+    and is checked by shapes alone when it is attached.
+    """
+    if not header.get("verified", False):
+        return
+    wanted = header.get("weights")
+    if wanted not in (base.weights, base.derived_from):
+        raise BaseMismatchError(
+            f"profile {name!r} was made for {header.get('model')}, not for these weights of {base.model}",
+            field="base.weights",
+            expected=wanted,
+            found=base.weights,
+            hint=f"use -m {header.get('model')}",
+        )
+    if header.get("tokenizer") != base.tokenizer:
+        raise BaseMismatchError(
+            f"profile {name!r} was made with another tokenizer",
+            field="base.tokenizer",
+            expected=header.get("tokenizer"),
+            found=base.tokenizer,
+        )
 
 
 def _context_length(config: Mapping[str, Any]) -> int:

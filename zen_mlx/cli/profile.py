@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .. import names
 from ..errors import ConfigError, InputError, ZenError
-from . import _hub, _view
-from ._options import AsJson, Model, ProfileName, Replace, complete_profile
+from . import _exchange, _hub, _view
+from ._options import AsJson, ProfileName, Replace, complete_profile
 from .inspect import document, facts_document, print_facts, print_profile
 
 if TYPE_CHECKING:
@@ -22,13 +20,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, look at, move and combine profiles.")
 
 _Names = Annotated[list[str], typer.Argument(metavar="A B...", autocompletion=complete_profile)]
-
-
-class Format(enum.StrEnum):
-    """Versions of the file format."""
-
-    v2 = "v2"
-    v1 = "v1"
 
 
 def _store() -> ProfileStore:
@@ -251,65 +242,7 @@ def merge_profiles(
     _done(result, text, as_json)
 
 
-@app.command("export")
-def export_profile(
-    name: ProfileName,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
-    to: Annotated[Format, typer.Option("--format", help="Version of the file format.")] = Format.v2,
-    replace: Annotated[bool, typer.Option("--replace", help="Overwrite the file.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a profile to a file that another machine can import.
-
-    Version 1 is the whitepaper's format; what it cannot keep is said.
-
-    Examples:
-
-    \b
-      zen profile export cynic cynic.bitdelta
-      zen profile export cynic old.bitdelta --format v1
-    """
-    target = file / f"{name}{names.SUFFIX}" if file.is_dir() else file
-    lost = _store().export(name, target, int(to.value[1:]), replace)
-    for sentence in () if as_json else lost:
-        _view.notice(f"note: {sentence}")
-    size = target.stat().st_size
-    result = {"profile": name, "path": str(target), "format": to.value, "file_bytes": size, "lost": lost}
-    _done(result, f"{target}  {_view.size(size)}", as_json)
-
-
-@app.command("import")
-def import_profile(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .bitdelta file.")],
-    name: Annotated[str | None, typer.Option("--as", metavar="NAME", help="Default: the name in the file.")] = None,
-    model: Model = None,
-    replace: Replace = False,
-    as_json: AsJson = False,
-) -> None:
-    """Keep a copy of a profile file.
-
-    Every byte is verified. With -m, the profile must belong to that base; without it, that is checked when it is used.
-
-    Examples:
-
-    \b
-      zen profile import cynic.bitdelta
-      zen profile import download.bitdelta --as friend -m smollm2-135m
-    """
-    if model is None:
-        kept = _store().import_file(file, name, replace)
-    else:
-        from ._model import open_manager
-
-        kept = open_manager(model, None, as_json).import_profile(file, name, replace)
-    header = _store().header(kept)
-    verified = bool(header.base.get("verified", False))
-    if not verified and not as_json:
-        _view.notice("note: this file does not say which weights it was made for: shapes are all that can be checked")
-    result = {"profile": kept, "path": str(header.path), "base": header.base.get("model"), "verified": verified}
-    _done(result, kept, as_json)
-
-
+_exchange.register(app)
 _hub.register(app)
 
 

@@ -1,0 +1,53 @@
+"""Arrays by name -> a model folder that mlx-lm can load, beside another model's configuration and tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+from . import check
+
+SHARD_BYTES = 4 << 30
+_COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
+
+
+def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]], changes: dict[str, Any]) -> None:
+    """Fill the empty folder `target`: `source`'s configuration with `changes`, its tokenizer's files, and `arrays`.
+
+    Arrays are taken one by one and written in shards of 4 GB.
+    """
+    for pattern in _COPIED:
+        for file in source.glob(pattern):
+            if file.name not in ("config.json", check.INDEX):
+                shutil.copyfile(file, target / file.name)
+    config = check.read_config(source) | changes
+    (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    shard: dict[str, mx.array] = {}
+    shards: list[list[str]] = []
+    total = size = 0
+
+    def flush() -> None:
+        mx.save_safetensors(str(target / f"{len(shards):05d}.safetensors"), shard, metadata={"format": "mlx"})
+        shards.append(list(shard))
+        shard.clear()
+
+    for name, array in arrays:
+        if shard and size + array.nbytes > SHARD_BYTES:
+            flush()
+            size = 0
+        shard[name] = array
+        size += array.nbytes
+        total += array.nbytes
+    flush()
+    where: dict[str, str] = {}
+    for at, names in enumerate(shards):
+        one = "model.safetensors" if len(shards) == 1 else f"model-{at + 1:05d}-of-{len(shards):05d}.safetensors"
+        (target / f"{at:05d}.safetensors").rename(target / one)
+        where |= dict.fromkeys(names, one)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    (target / check.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,125 @@
+"""base + profile -> a checkpoint folder of its own, in the base's dtype where that keeps the delta, else in f32."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from math import sqrt
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..base.build import build
+from ..base.check import tensor_names, weight_files
+from ..base.save import save_like
+from ..codec.parts import decode_all
+from ..delta.attach import check
+from ..delta.merge import MAX_MERGE_LOSS
+from ..delta.targets import arrays, is_quantized, targets
+from ..errors import TargetError
+from ..format.layout import row_count
+from ..format.spec import Profile
+
+_STACK = re.compile(r"(.+\.)(?:switch_mlp|experts)\.([^.]+\.weight)")
+
+
+def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]:
+    """Fill the empty folder `target`; a sentence for each thing its user should know. One tensor in memory at a time.
+
+    TargetError for a quantized base, or a delta that does not fit it.
+    """
+    model = build(base_folder)
+    if any(is_quantized(module) for _, module, *_ in arrays(model)):
+        raise TargetError(
+            "a delta cannot be merged into quantized weights",
+            path=base_folder,
+            field="quantization",
+            expected="a base that is not quantized",
+            found="packed weights",
+            hint="export with -m of the base it was quantized from",
+        )
+    shapes = {n: SimpleNamespace(shape=t.shape, rows=row_count(t.parts)) for n, t in profile.tensors.items()}
+    check(model, shapes)
+    notes: list[str] = []
+    changes: dict[str, Any] = {}
+    loss = _loss(build(base_folder), profile)
+    wide = loss > MAX_MERGE_LOSS
+    if wide:
+        notes.append(f"merging in the base's own type would lose {loss:.1%} of the delta: the checkpoint is f32")
+        changes |= {"torch_dtype": "float32", "dtype": "float32"}
+    grown = {n: t.shape[0] for n, t in profile.tensors.items() if n.endswith("embed_tokens.weight") and t.shape}
+    old = {name: array.shape[0] for name, _, _, array in arrays(model) if name in grown}
+    more = [count for name, count in grown.items() if count > old[name]]
+    if more:
+        changes["vocab_size"] = more[0]
+        notes.append(
+            f"the vocabulary has {more[0]} rows; the tokenizer's files are the base's and do not know the new ones"
+        )
+    del model
+    save_like(base_folder, target, _arrays(build(base_folder), profile, wide, _raw_names(base_folder)), changes)
+    return notes
+
+
+def _sum(array: mx.array, delta: np.ndarray | None) -> mx.array:
+    """array + delta in f32, with more rows where the delta has more."""
+    value = array.astype(mx.float32)
+    if delta is None:
+        return value
+    if len(delta) > len(value):
+        value = mx.concatenate([value, mx.zeros((len(delta) - len(value), *value.shape[1:]))])
+    return value + mx.array(delta)
+
+
+def _loss(model: nn.Module, profile: Profile) -> float:
+    """||rounded(W + D) - W - D|| / ||D|| over the targets."""
+    wanted = targets(model)
+    lost = total = 0.0
+    for name, _, _, array in _release(model):
+        tensor = profile.tensors.get(name)
+        if tensor is None or name not in wanted or array.dtype == mx.float32:
+            continue
+        delta = decode_all(tensor.parts, tensor.shape)
+        exact = _sum(array, delta)
+        error = exact.astype(array.dtype).astype(mx.float32) - exact
+        lost += float((error * error).sum().item())  # type: ignore[arg-type]
+        total += float(np.square(delta, dtype=np.float64).sum())
+    return sqrt(lost / total) if total else 0.0
+
+
+def _release(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, mx.array]]:
+    """The model's arrays, none of which the model keeps once it was given out."""
+    waiting = list(arrays(model))
+    while waiting:
+        name, module, key, array = waiting.pop(0)
+        module[key] = mx.array(0)
+        yield name, module, key, array
+
+
+def _raw_names(folder: Path) -> set[str]:
+    return {name for file in weight_files(folder) for name in tensor_names(file)}
+
+
+def _arrays(model: nn.Module, profile: Profile, wide: bool, raw: set[str]) -> Iterator[tuple[str, mx.array]]:
+    """Every parameter with its delta, under the names of the base's own files: experts one by one where they are so there."""
+    for name, _, _, array in _release(model):
+        tensor = profile.tensors.get(name)
+        value = array
+        floating = mx.issubdtype(array.dtype, mx.floating)
+        if tensor is not None:
+            value = _sum(array, decode_all(tensor.parts, tensor.shape))
+        if floating:
+            value = value.astype(mx.float32 if wide else array.dtype)
+        mx.eval(value)
+        match = _STACK.fullmatch(name)
+        single = f"{match[1]}experts.0.{match[2]}" if match else ""
+        if match and name not in raw and single in raw:
+            for index in range(len(value)):
+                one = mx.contiguous(value[index])
+                mx.eval(one)
+                yield f"{match[1]}experts.{index}.{match[2]}", one
+        else:
+            yield name, value
