@@ -16,7 +16,15 @@ from . import fsio
 from .base.load import load_model
 from .base.loaded import Base
 from .base.progress import Progress
-from .data.examples import Example, data_digest, load_examples, split_held_out
+from .data.examples import (
+    Example,
+    ImportOptions,
+    ImportReport,
+    data_digest,
+    import_examples,
+    load_examples,
+    split_held_out,
+)
 from .data.loss import Loss, mean_loss
 from .data.tokens import TokenRow, crop, tokenize
 from .delta.attach import Resident, attach, detach, model_count, target_count
@@ -53,7 +61,7 @@ class Stage:
     total: int
 
 
-Event = Prepared | Stage | StepReport
+Event = ImportReport | Prepared | Stage | StepReport
 OnEvent = Callable[[Any], None]
 
 
@@ -91,6 +99,7 @@ def train_profile(
     options: TrainOptions,
     *,
     valid: Any = None,
+    imports: ImportOptions | None = None,
     resume: bool = False,
     replace: bool = False,
     on_event: OnEvent | None = None,
@@ -110,7 +119,9 @@ def train_profile(
                 path=folder,
                 hint="--resume goes on; --replace starts again",
             )
-        examples, held = split(load_examples(data), valid)
+        examples, imported = import_examples(data, imports)
+        tell(imported)
+        examples, held = split(examples, valid, imports)
         at = base()
         detach(at.model)
         rows, cut = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
@@ -220,13 +231,15 @@ def compress_profile(
     )
 
 
-def split(examples: list[Example], valid: Any) -> tuple[list[Example], list[Example]]:
+def split(
+    examples: list[Example], valid: Any, imports: ImportOptions | None = None
+) -> tuple[list[Example], list[Example]]:
     """(train, held out) by the rule of `--valid`: DATA, "none", or None for the automatic split."""
     if valid is None:
         return split_held_out(examples)
     if isinstance(valid, str) and valid == "none":
         return examples, []
-    return examples, load_examples(valid)
+    return examples, import_examples(valid, imports)[0]
 
 
 def mean_of(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss:

@@ -145,9 +145,9 @@ class ZenPersonalizationManager:
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
-        `create.Prepared`, `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises `train.trainer.Interrupted`;
-        `resume=True` goes on from there. `method`: "sign" (one bit a weight) or "factor" (low rank, for which
-        `bits_per_weight` bounds the whole file).
+        `create.Prepared`, `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises
+        `train.trainer.Interrupted`; `resume=True` goes on from there. `method`: "sign" (one bit a weight) or "factor"
+        (low rank, for which `bits_per_weight` bounds the whole file).
         """
         options = TrainOptions(
             epochs, steps, batch_size, accumulate, max_length, seed, method, bits_per_weight, self.config

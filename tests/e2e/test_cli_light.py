@@ -17,6 +17,7 @@ LIGHT = (
     ["profile", "list", "--json"],
     ["inspect", "absent.bitdelta"],
     ["models", "list"],
+    ["data", "preview", "absent.jsonl"],
 )
 
 
@@ -24,7 +25,7 @@ def _zen(*args: str, **options: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*ZEN, *args], capture_output=True, text=True, timeout=60, **options)
 
 
-@pytest.mark.parametrize("args", LIGHT[:4], ids=" ".join)
+@pytest.mark.parametrize("args", [*LIGHT[:4], LIGHT[5]], ids=" ".join)
 def test_light_commands_import_no_model_code(args: list[str]) -> None:
     code = (
         "import sys; from zen_mlx.cli.main import main; main(sys.argv[1:]); "
@@ -62,6 +63,7 @@ def test_help_takes_under_two_fifths_of_a_second_of_work() -> None:
             for name in ["list", "show", "rename", "remove", "verify", "diff", "merge", "export", "import"]
         ),
         *(f"models {name}" for name in ["list", "pull", "show", "quantize"]),
+        "data preview",
     ],
 )
 def test_every_command_has_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,8 +107,8 @@ def test_bad_rows_are_named_by_line_and_never_shown(tmp_path: Path, row: Any, fi
 
 def test_the_fields_of_a_row_without_data_are_named() -> None:
     with pytest.raises(DataError) as caught:
-        parse_row({"instruction": "i", "output": "o"}, "rows:1")
-    assert caught.value.found == "instruction, output"
+        parse_row({"question": "i", "answer": "o"}, "rows:1")
+    assert caught.value.found == "answer, question"
 
 
 def test_bad_files(tmp_path: Path) -> None:

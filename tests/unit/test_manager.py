@@ -17,7 +17,7 @@ import zen_mlx
 from zen_mlx import BitDeltaConfig, ZenPersonalizationManager, apply_bitdelta, download_profile, load_base, load_profile
 from zen_mlx.codec.parts import decode_all
 from zen_mlx.create import CreateReport, Prepared, Stage
-from zen_mlx.data.examples import data_digest, load_examples
+from zen_mlx.data.examples import ImportReport, data_digest, load_examples
 from zen_mlx.errors import (
     BaseMismatchError,
     ConfigError,
@@ -124,7 +124,12 @@ def test_the_report_and_its_events(manager: ZenPersonalizationManager) -> None:
     assert shown["metrics"]["base_loss"] > 0
     assert shown["metrics"]["profile_loss"] > 0
     assert shown["metrics"]["reference_loss"] is None
-    assert [type(event) for event in events if not isinstance(event, Stage)] == [Prepared, StepReport, StepReport]
+    assert [type(event) for event in events if not isinstance(event, Stage)] == [
+        ImportReport,
+        Prepared,
+        StepReport,
+        StepReport,
+    ]
     prepared = next(event for event in events if isinstance(event, Prepared))
     assert (prepared.rows, prepared.held_out, prepared.cut, prepared.steps, prepared.resumed_from) == (4, 2, 0, 2, 0)
     assert {event.name for event in events if isinstance(event, Stage)} == {

@@ -63,3 +63,24 @@ OneProfile = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a profile of that name.")]
 ProfileName = Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_profile, show_default=False)]
+Me = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--me",
+        metavar="NAME",
+        help="Which sender of chats and mails is you, and so is learned; repeatable, for other names of yours.",
+        show_default=False,
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="MAP",
+        help="Columns of a table: prompt=question,completion=answer.",
+        show_default=False,
+    ),
+]
+KeepContacts = Annotated[
+    bool, typer.Option("--keep-contacts", help="Leave e-mail addresses and phone numbers in the data.")
+]

@@ -37,7 +37,8 @@ class _Training:
 @contextlib.contextmanager
 def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
     """Yield the function that takes a run's events: bars on a terminal; elsewhere a line now and then, or nothing if quiet."""
-    from ..create import Prepared, Stage
+    from ..create import ImportReport, Prepared, Stage
+    from .data import notices
 
     training = _Training()
     if quiet and not sys.stderr.isatty():
@@ -49,7 +50,10 @@ def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
 
         def tell(event: Any) -> None:
             nonlocal said_at
-            if isinstance(event, Prepared):
+            if isinstance(event, ImportReport):
+                for text in notices(event):
+                    _view.notice(text)
+            elif isinstance(event, Prepared):
                 _view.notice(_prepared(event))
                 if not plain:
                     bars("training", event.resumed_from, event.steps, "first step")

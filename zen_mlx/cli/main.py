@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import _errors, bench, chat, compress, demo, doctor, evaluate, generate, inspect, models, profile, train
+from . import _errors, bench, chat, compress, data, demo, doctor, evaluate, generate, inspect, models, profile, train
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
 
@@ -59,6 +59,7 @@ app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.add_typer(profile.app, name="profile")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def run() -> None:

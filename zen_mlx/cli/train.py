@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from . import _model, _run_view, _view
-from ._options import AsJson, Model, Replace
+from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace
 
 
 def train(
-    data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files (.jsonl, .txt, .md) or folders.")],
+    data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files, folders and archives.")],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
     method: Annotated[
@@ -44,6 +44,9 @@ def train(
     max_length: Annotated[int, typer.Option(metavar="N", help="Most tokens of a row; longer ones are cut.")] = 1024,
     accumulate: Annotated[int, typer.Option(metavar="N", help="Batches of a step.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
+    me: Me = None,
+    columns: Columns = None,
+    keep_contacts: KeepContacts = False,
     learning_rate_scale: Annotated[
         float, typer.Option(metavar="X", help="Times the reference rate: 5e-4 for sign, 1e-2 for factor.")
     ] = 0.1,
@@ -53,7 +56,8 @@ def train(
 ) -> None:
     """Train a profile from your own data.
 
-    A row of a .jsonl file is {"messages": [...]}, {"prompt", "completion"} or {"text"}; a .txt or .md file is one text.
+    DATA is rows (.jsonl, .json, .csv), texts (.txt, .md), mail (mbox) or exported chats (WhatsApp, Telegram, Slack,
+    iMessage), mixed as you like. Keys, passwords, card numbers and contacts are scrubbed first; zen data preview shows how.
     Ctrl-C saves the run, and --resume goes on with it. The loss is measured before and after on held-out data.
 
     Examples:
@@ -62,6 +66,7 @@ def train(
       zen train cynic.jsonl --profile cynic
       zen train notes/ --profile me --epochs 3 --valid none
       zen train cynic.jsonl --profile small --method factor --bits-per-weight 0.05
+      zen train chats.zip mails.mbox --profile me --me "Kim Doe" --me kim@example.org
       zen train mails.jsonl --profile work -m zen-nano-4b --batch-size 8 --accumulate 2
       zen train cynic.jsonl --profile cynic --resume
     """
@@ -80,6 +85,9 @@ def train(
             profile,
             data,
             valid=valid if valid in (None, "none") else Path(valid),
+            me=me,
+            columns=columns,
+            keep_contacts=keep_contacts,
             epochs=2.0 if epochs is None else epochs,
             steps=steps,
             batch_size=batch_size,

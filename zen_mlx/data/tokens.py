@@ -1,7 +1,7 @@
 """Examples -> token rows with a mark on every supervised token.
 
-Supervised are the content of every assistant turn and its end-of-turn token, through the model's own chat template; not
-the newline the template may put after it. In a text without template every token but the first is.
+Supervised are the content of every assistant turn with its tool calls, and its end-of-turn token, through the model's own
+chat template; not the newline the template may put after it. In a text without template every token but the first is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError
-from .examples import Example
+from .example import Example
 
 _OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
 
@@ -80,7 +80,7 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
             path=example.source,
             hint="use rows with a `text` field, or an instruction-tuned model",
         )
-    messages = [{"role": role, "content": content} for role, content in example.messages]
+    messages = example.chat_messages()
     rendered = _render(tokenizer, messages, example)
     fast = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper is not callable
     encoded = fast(rendered, add_special_tokens=False, return_offsets_mapping=True)
@@ -107,7 +107,7 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
 
 
 def _assistant_spans(
-    rendered: str, messages: list[dict[str, str]], tokenizer: Any, example: Example
+    rendered: str, messages: list[dict[str, Any]], tokenizer: Any, example: Example
 ) -> list[tuple[int, int]]:
     """Character spans [begin, end) of the assistant contents in the rendered conversation.
 
@@ -115,10 +115,14 @@ def _assistant_spans(
     the same words elsewhere, such as in a header or an empty block of thoughts.
     """
     spans = []
+    unsupervised = example.unsupervised()
     for index, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or index in unsupervised:
             continue
         content = message["content"]
+        if "tool_calls" in message:
+            spans.append(_call_span(rendered, messages, index, tokenizer, example))
+            continue
         other = _OTHER[content.strip().startswith(_OTHER[0])]
         changed = [*messages[:index], {**message, "content": other}, *messages[index + 1 :]]
         begin = _common_prefix(rendered, _render(tokenizer, changed, example))
@@ -134,9 +138,32 @@ def _assistant_spans(
     return spans
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], example: Example) -> str:
+def _call_span(
+    rendered: str, messages: list[dict[str, Any]], index: int, tokenizer: Any, example: Example
+) -> tuple[int, int]:
+    """The span of an assistant turn with tool calls: what differs when one unseen letter stands in its place."""
+    plain = _render(
+        tokenizer, [*messages[:index], {"role": "assistant", "content": _OTHER[0]}, *messages[index + 1 :]], example
+    )
+    begin = _common_prefix(rendered, plain)
+    after = plain.find(_OTHER[0], begin) + 1
+    end = len(rendered) - _common_prefix(rendered[begin:][::-1], plain[after:][::-1])
+    names = [call["function"]["name"] for call in messages[index]["tool_calls"]]
+    if not after or not all(name in rendered[begin:end] for name in names):
+        raise DataError(
+            "the model's chat template does not show tool calls, so they cannot be learned",
+            path=example.source,
+            field=f"messages[{index}].tool_calls",
+            hint="use a base whose template knows tools, or rows without tool calls",
+        )
+    return begin, end
+
+
+def _render(tokenizer: Any, messages: list[dict[str, Any]], example: Example) -> str:
+    tools = example.tool_list()
+    options = {"tools": tools} if tools else {}
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **options))
     except Exception as error:  # a template is a program of the model's: whatever it raises is about this row
         raise DataError(
             "the model's chat template refuses this conversation", path=example.source, found=type(error).__name__

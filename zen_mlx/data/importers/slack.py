@@ -1,0 +1,131 @@
+"""A Slack export, folder or zip: users.json, and a folder per channel with a file per day.
+
+A thread is a conversation of its own. Left out: joins, topics and other words of the app, bots' and files without words.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...errors import DataError
+from ..example import Example
+from .chat import Message, conversations
+from .entries import Entry, reading
+from .rows import is_text, json_fault
+from .tally import Tally
+
+_LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
+_SPOKEN = (None, "thread_broadcast", "me_message", "file_share", "file_comment")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
+_LINK = re.compile(r"<([^<>|]{1,2000})(?:\|([^<>]{0,2000}))?>")
+
+
+def is_slack(names: Sequence[str]) -> bool:
+    """True when the files at the root of a folder or archive are those of a Slack export."""
+    return "users.json" in names and any(name in names for name in _LISTS)
+
+
+def read_slack(entries: Sequence[Entry], label: str, tally: Tally) -> Iterator[tuple[str, Example]]:
+    """The conversations of every channel, group and direct message."""
+    users = _users(next(entry for entry in entries if entry.parts == ("users.json",)))
+    channels: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if len(entry.parts) == 2 and _DAY.fullmatch(entry.name):
+            channels[entry.parts[0]].append(entry)
+    for name, days in channels.items():
+        threads: dict[str, list[Message]] = {}
+        main: list[Message] = []
+        for day in sorted(days, key=lambda entry: entry.name):
+            with reading(day.label):
+                for thread, message in _messages(day, users, tally):
+                    (threads.setdefault(thread, []) if thread else main).append(message)
+        for thread, messages in [("", main), *threads.items()]:
+            messages.sort(key=lambda message: message.at or 0.0)
+            pause = {"pause_s": float("inf")} if thread else {}
+            for example in conversations(messages, f"{label}/{name}/{thread}", tally, **pause):
+                yield "Slack", example
+
+
+def _load(entry: Entry) -> Any:
+    try:
+        return json.loads(entry.whole().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise DataError("not UTF-8 text", path=entry.label) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError("not valid JSON", path=entry.label, found=json_fault(error)) from None
+
+
+def _users(entry: Entry) -> dict[str, tuple[str, ...]]:
+    """id -> names, the best one to show first."""
+    users: dict[str, tuple[str, ...]] = {}
+    listing = _load(entry)
+    for user in listing if isinstance(listing, list) else []:
+        if not isinstance(user, dict) or not isinstance(user.get("id"), str):
+            continue
+        given = user.get("profile")
+        profile = given if isinstance(given, dict) else {}
+        names = (
+            profile.get("display_name"),
+            profile.get("real_name"),
+            user.get("real_name"),
+            user.get("name"),
+            profile.get("email"),
+            user["id"],
+        )
+        users[user["id"]] = tuple(dict.fromkeys(name for name in names if is_text(name) and name.strip()))
+    return users
+
+
+def _messages(entry: Entry, users: dict[str, tuple[str, ...]], tally: Tally) -> Iterator[tuple[str, Message]]:
+    """(thread or "", message) of one day."""
+    items = _load(entry)
+    if not isinstance(items, list):
+        tally.refuse(DataError("a day must be a list of messages", path=entry.label))
+        return
+    for number, item in enumerate(items, start=1):
+        source = f"{entry.label}:message {number}"
+        if not isinstance(item, dict):
+            tally.refuse(DataError("a message must be an object", path=source))
+            continue
+        user = item.get("user")
+        if item.get("subtype") not in _SPOKEN or item.get("type", "message") != "message" or item.get("bot_id"):
+            tally.skip("a line of the app itself or of a bot", source)
+            continue
+        if not isinstance(user, str) or not is_text(item.get("text")):
+            tally.refuse(DataError("a message without sender, or with a text that is none", path=source))
+            continue
+        text = _plain(item["text"], users).strip()
+        if not text:
+            tally.skip("media without words", source)
+            continue
+        names = users.get(user, (user,))
+        at, thread = _time(item.get("ts")), item.get("thread_ts")
+        yield (thread if isinstance(thread, str) else ""), Message(names[0], text, at, source, None, names)
+
+
+def _plain(text: str, users: dict[str, tuple[str, ...]]) -> str:
+    """Slack's markup as plain text: <@U1> -> @name, <#C1|general> -> #general, <url|words> -> words."""
+
+    def spoken(match: re.Match[str]) -> str:
+        target, label = match[1], match[2]
+        if target[0] == "@":
+            return "@" + (label or users.get(target[1:], (target[1:],))[0])
+        if target[0] == "#":
+            return "#" + (label or target[1:])
+        if target[0] == "!":
+            return "@" + (label or target[1:].partition("^")[0]).removeprefix("@")
+        return label or target.removeprefix("mailto:").removeprefix("tel:")
+
+    return html.unescape(_LINK.sub(spoken, text))
+
+
+def _time(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,202 @@
+"""What was read, left out and scrubbed, and why: counts and places, never values."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...errors import DataError
+
+PLACES_KEPT = 100  # of every reason; the counts go on
+_INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """How data becomes examples.
+
+    me: who is learned from, under every name they have. columns: our field -> theirs. row_chars: a longer chat goes on
+    in the next row.
+    """
+
+    me: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep_contacts: bool = False
+    row_chars: int = 3072
+
+    @classmethod
+    def of(
+        cls,
+        me: str | Sequence[str] | None = None,
+        columns: str | Mapping[str, str] | None = None,
+        keep_contacts: bool = False,
+        row_chars: int = 3072,
+    ) -> ImportOptions:
+        """From what a caller gives: one name or several, a map or its text `prompt=question,completion=answer`."""
+        names = (me,) if isinstance(me, str) else tuple(me or ())
+        if any(not plain_name(name) for name in names):
+            raise DataError("a name is empty", field="me")
+        if columns is None or isinstance(columns, str):
+            columns = parse_columns(columns) if columns else {}
+        return cls(names, check_columns(columns), keep_contacts, row_chars)
+
+
+COLUMNS = ("prompt", "completion", "system", "text", "messages", "sender", "message", "time", "conversation")
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """`prompt=question,completion=answer` as {"prompt": "question", "completion": "answer"}."""
+    columns: dict[str, str] = {}
+    for part in text.split(","):
+        ours, equals, theirs = part.partition("=")
+        if not equals or not ours.strip() or not theirs.strip() or ours.strip() in columns:
+            raise DataError(
+                "the column map cannot be read", field="columns", expected="prompt=COLUMN,completion=COLUMN", found=text
+            )
+        columns[ours.strip()] = theirs.strip()
+    return columns
+
+
+def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
+    """`columns` when every field of ours in it is one we have and they make a row together."""
+    unknown = [name for name in columns if name not in COLUMNS]
+    if unknown:
+        raise DataError(
+            "unknown field in the column map", field="columns", expected=", ".join(COLUMNS), found=unknown[0]
+        )
+    given = set(columns)
+    if given and not any(
+        need <= given for need in ({"prompt", "completion"}, {"text"}, {"messages"}, {"sender", "message"})
+    ):
+        raise DataError(
+            "the column map makes no row",
+            field="columns",
+            expected="prompt and completion, text, messages, or sender and message",
+            found=", ".join(sorted(given)),
+        )
+    return dict(columns)
+
+
+def plain_name(name: str) -> str:
+    """`name` as it is compared: no case, no invisible marks, no tilde of an unsaved contact."""
+    text = unicodedata.normalize("NFKC", name).translate(_INVISIBLE)
+    return " ".join(text.casefold().split()).removeprefix("~").strip()
+
+
+@dataclass
+class Reason:
+    """How often, and the first places."""
+
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, place: str) -> None:
+        """One more, at `place`."""
+        self.count += 1
+        if len(self.places) < PLACES_KEPT:
+            self.places.append(place)
+
+
+class Tally:
+    """Follows one import. strict: the first row that cannot be used raises, instead of being counted."""
+
+    def __init__(self, options: ImportOptions, strict: bool) -> None:
+        self.options = options
+        self.strict = strict
+        self.files: dict[str, Counter[str]] = {}
+        self.refused: dict[str, Reason] = {}
+        self.skipped: dict[str, Reason] = {}
+        self.scrubbed: Counter[str] = Counter()
+        self.duplicates = Reason()
+        self.notes: list[str] = []
+        self.senders: Counter[str] = Counter()  # of chats in which nobody is known to be the one to learn from
+        self.chats = self.chats_of_me = 0
+        self.first_fault: DataError | None = None
+        self._me = {plain_name(name) for name in options.me}
+
+    def refuse(self, error: DataError) -> None:
+        """A row or file that should have been usable: raise, or count."""
+        if self.strict:
+            raise error
+        self.first_fault = self.first_fault or error
+        reason = (
+            error.message
+            if error.field is None or error.field.startswith("messages[")
+            else f"{error.message} ({error.field})"
+        )
+        self.refused.setdefault(reason, Reason()).add(error.path or "?")
+
+    def skip(self, reason: str, place: str) -> None:
+        """Something that nobody expects to be learned from."""
+        self.skipped.setdefault(reason, Reason()).add(place)
+
+    def is_me(self, names: Iterable[str]) -> bool:
+        """True when one of `names` is the person to learn from."""
+        return any(plain_name(name) in self._me for name in names)
+
+    def read(self, label: str, kind: str) -> None:
+        """One example of `kind` came from file `label`."""
+        self.files.setdefault(label, Counter())[kind] += 1
+
+    def check_senders(self) -> None:
+        """Raise when chats were read in which it is not known who the person to learn from is."""
+        if not self.senders or (self.chats_of_me and self.options.me):
+            return
+        found = [name for name, _ in self.senders.most_common(20)]
+        listing = ", ".join(found) + (f" and {len(self.senders) - 20} more" if len(self.senders) > 20 else "")
+        if self.options.me:
+            raise DataError(
+                "nobody of this name wrote here",
+                field="me",
+                expected=f"one of: {listing}",
+                found=", ".join(self.options.me),
+            )
+        raise DataError(
+            "say which sender is you",
+            field="me",
+            expected=f"one of: {listing}",
+            hint="--me NAME: the messages of that sender are what is learned",
+        )
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls."""
+
+    files: dict[str, dict[str, int]]
+    examples: int
+    conversations: int
+    texts: int
+    turns: int
+    learned_turns: int
+    characters: int
+    refused: dict[str, Reason]
+    skipped: dict[str, Reason]
+    duplicates: Reason
+    scrubbed: dict[str, int]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON: counts and places."""
+
+        def reasons(of: dict[str, Reason]) -> list[dict[str, Any]]:
+            ordered = sorted(of.items(), key=lambda item: -item[1].count)
+            return [{"reason": text, "count": each.count, "places": each.places} for text, each in ordered]
+
+        return {
+            "files": [{"path": path, "formats": kinds} for path, kinds in self.files.items()],
+            "examples": self.examples,
+            "conversations": self.conversations,
+            "texts": self.texts,
+            "turns": self.turns,
+            "learned_turns": self.learned_turns,
+            "characters": self.characters,
+            "refused": reasons(self.refused),
+            "skipped": reasons(self.skipped),
+            "duplicates": {"count": self.duplicates.count, "places": self.duplicates.places},
+            "scrubbed": dict(sorted(self.scrubbed.items())),
+            "notes": self.notes,
+        }

@@ -1,0 +1,106 @@
+"""Telegram Desktop's result.json: one chat, or all of them with who you are. Read as a stream, one chat in memory.
+
+Left out: service messages, media without a caption, and what you only forwarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import ijson
+from ijson.common import ObjectBuilder
+
+from ...errors import DataError
+from ..example import Example
+from .chat import Message, conversations
+from .entries import Entry
+from .lines import JSON_FAULTS
+from .rows import is_text
+from .tally import Tally
+
+
+def read_telegram(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
+    """The conversations of every chat in the export."""
+    for number, (me, messages) in enumerate(_chats(entry), start=1):
+        name = f"{entry.label}:chat {number}"
+        spoken = _messages(messages, name, me, tally)
+        yield from (("Telegram", example) for example in conversations(spoken, name, tally))
+
+
+def _chats(entry: Entry) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
+    """(your sender id if the export has it, the messages) of every chat."""
+    events = _events(entry)
+    me = None
+    for prefix, event, value in events:
+        if prefix == "personal_information.user_id" and event == "number":
+            me = f"user{value}"
+        elif event == "start_array" and (prefix == "messages" or prefix.endswith(".list.item.messages")):
+            yield me, _items(events, f"{prefix}.item", prefix)
+
+
+def _events(entry: Entry) -> Iterator[tuple[str, str, Any]]:
+    try:
+        with entry.open() as handle:
+            yield from ijson.parse(handle, use_float=True)
+    except JSON_FAULTS:
+        raise DataError("not valid JSON", path=entry.label) from None
+
+
+def _items(events: Iterator[tuple[str, str, Any]], prefix: str, end: str) -> Iterator[dict[str, Any]]:
+    """Objects at `prefix`, until the array at `end` closes."""
+    for where, event, value in events:
+        if where == end and event == "end_array":
+            return
+        if where == prefix and event == "start_map":
+            builder = ObjectBuilder()
+            builder.event(event, value)
+            for place, kind, content in events:
+                builder.event(kind, content)
+                if place == prefix and kind == "end_map":
+                    break
+            yield builder.value
+
+
+def _messages(items: Iterator[dict[str, Any]], name: str, me: str | None, tally: Tally) -> Iterator[Message]:
+    for number, item in enumerate(items, start=1):
+        identity = item.get("id")
+        source = f"{name} message {identity if isinstance(identity, int) else number}"
+        if item.get("type") != "message":
+            tally.skip("a line of the app itself", source)
+            continue
+        sender = item.get("from") or item.get("from_id")
+        text = _text(item.get("text"))
+        if not isinstance(sender, str) or not is_text(sender) or not is_text(text):
+            tally.refuse(DataError("a message without sender, or with a text that is none", path=source))
+            continue
+        if not text.strip():
+            tally.skip("media without words", source)
+            continue
+        from_id = item.get("from_id") if isinstance(item.get("from_id"), str) else ""
+        mine = from_id == me if me is not None and not tally.options.me else None
+        names = (from_id,) if from_id else ()
+        if ("forwarded_from" in item or "forwarded_from_id" in item) and (mine or tally.is_me((sender, *names))):
+            tally.skip("forwarded by you, written by others", source)
+            continue
+        yield Message(sender, text, _time(item), source, mine, names)
+
+
+def _text(value: Any) -> Any:
+    """The text of a message: a string, or a list of strings and of objects with a `text`."""
+    if isinstance(value, list):
+        parts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in value]
+        return "".join(parts) if all(isinstance(part, str) for part in parts) else None
+    return value
+
+
+def _time(item: dict[str, Any]) -> float | None:
+    try:
+        return float(item["date_unixtime"])
+    except (KeyError, TypeError, ValueError):
+        pass
+    try:
+        return datetime.fromisoformat(item["date"]).replace(tzinfo=UTC).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return None
