@@ -71,6 +71,7 @@ class HubServer:
         self.wrong_byte = False  # the storage host changes a byte
         self.ignore_range = False
         self.down = False
+        self.portal = False  # every page is the login page of a hotel
         self.bare_401 = False  # as the hub answers over https, where huggingface_hub knows what it means
         self.large_from_bytes = LARGE_BYTES
         self.content_type = "application/octet-stream"
@@ -120,6 +121,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.body = self.rfile.read(length)
         if self.hub.down:
             self._send(503, b"down")
+            return
+        if self.hub.portal:
+            self._send(200, b"<html>Welcome</html>", {"Content-Type": "text/html"})
             return
         if self.hub.stalled and re.search(self.hub.stalled, f"{self.command} {path}"):
             self.hub.resume.wait(30)
@@ -313,7 +317,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             data = self.hub.large[oid]
             if self.hub.wrong_byte:
                 data = data[:-1] + bytes([data[-1] ^ 1])
-            self._body(data, {"ETag": f'"{oid}"'})
+            self._body(data, {"ETag": f'"{hashlib.sha256(data).hexdigest()}"'})
         else:
             self._send(403, b"<Error>AccessDenied</Error>")
 
@@ -321,7 +325,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """A file, or the part of it that Range asks for."""
         headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": self.hub.content_type}
         status, wanted = 200, re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if wanted and not self.hub.ignore_range:
+        changed = self.headers.get("If-Range") not in (None, headers["ETag"])
+        if wanted and not changed and not self.hub.ignore_range:
             start, end = int(wanted[1]), min(int(wanted[2] or len(data) - 1), len(data) - 1)
             if start >= len(data):
                 self._send(416, b"", {"Content-Range": f"bytes */{len(data)}"})

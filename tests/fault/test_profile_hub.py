@@ -243,6 +243,17 @@ def test_push_that_the_hub_breaks_off_publishes_nothing(hub: HubServer, store: P
     assert "style.bitdelta" in hub.repos["acme/style"].files
 
 
+def test_a_hub_without_xet_storage_says_what_to_do(hub: HubServer, store: ProfileStore) -> None:
+    pytest.importorskip("hf_xet")
+    store.save("style", make("style"))
+    with start(hub, "push", "style", "acme/style", "--yes", token="hf_writer", HF_HUB_DISABLE_XET="0") as process:
+        _, err = process.communicate(timeout=60)
+    if process.returncode:  # some versions of huggingface_hub turn to LFS by themselves
+        assert "nothing was published" in err
+        assert "HF_HUB_DISABLE_XET=1" in err
+        assert set(hub.repos["acme/style"].files) == {".gitattributes"}
+
+
 @pytest.mark.parametrize("stalled", ["PUT /upload/", "POST .*/commit/"])
 def test_interrupted_push_publishes_nothing(hub: HubServer, store: ProfileStore, stalled: str) -> None:
     store.save("style", make("style"))
@@ -430,6 +441,36 @@ def test_a_storage_that_ignores_range_or_changes_a_byte(hub: HubServer, store: P
     zen(hub, "pull", "acme/style", "--as", "other")
 
 
+def test_two_pulls_at_once(hub: HubServer, store: ProfileStore, content: bytes) -> None:
+    hub.add("acme/style", {"style.bitdelta": content})
+    hub.slow_bytes_per_s = 1_000_000
+    both = [start(hub, "pull", "acme/style", "--as", name, "--json") for name in ("one", "two")]
+    for process in both:
+        with process:
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+    assert store.load("one").tensors.keys() == store.load("two").tensors.keys()
+    assert not parts()
+
+
+def test_a_full_disk_and_a_login_page(hub: HubServer, store: ProfileStore, content: bytes) -> None:
+    hub.add("acme/style", {"style.bitdelta": content})
+    store.save("style", make("style", 4))
+    before = store.path("style").read_bytes()
+    command = [sys.executable, "-m", "zen_mlx", "profile", "pull", "acme/style", "--replace", "--json"]
+    limited = ["sh", "-c", 'ulimit -f 1000; exec "$@"', "sh", *command]  # 512 kB
+    done = subprocess.run(limited, capture_output=True, text=True, env=environment(hub), timeout=60, check=False)
+    assert (done.returncode, json.loads(done.stdout)["error"]["type"]) == (1, "StorageError")
+    hub.portal = True
+    for args in (("acme/style",), ("acme/style", "--file", "style.bitdelta")):
+        error = zen(hub, "pull", *args, "--replace", code=1)
+        assert error["message"] == "this does not answer as a hub does"
+    error = zen(hub, "push", "style", "acme/style", "--yes", token="hf_writer", code=1)
+    assert (error["type"], error["message"]) == ("UploadError", "this does not answer as a hub does")
+    assert zen(hub, "pull", f"{hub.storage}/x.bitdelta", code=2)["type"] == "UnsupportedFormat"
+    assert store.path("style").read_bytes() == before
+
+
 def test_pull_waits_when_the_hub_asks_for_it(hub: HubServer, content: bytes) -> None:
     hub.add("acme/style", {"style.bitdelta": content})
     for host_path in (("GET", "/api/models"), ("HEAD", "/resolve/"), ("GET", "/get/"), ("GET", "/resolve/")):
@@ -505,6 +546,21 @@ def test_a_killed_download_from_a_url_goes_on_by_range(hub: HubServer, content: 
     assert done["repo"] is None
     assert hub.gets("storage")[-1].range == f"bytes={arrived}-"
     assert not parts()
+
+
+def test_a_url_whose_file_has_changed_is_fetched_from_the_start(
+    hub: HubServer, store: ProfileStore, content: bytes
+) -> None:
+    hub.large["style.bitdelta"] = content[:-1] + bytes([content[-1] ^ 1])
+    url = f"{hub.storage}/get/style.bitdelta"
+    hub.cuts["/get/"] = [600_000] + [0] * 10
+    assert zen(hub, "pull", url, code=1)["type"] == "DownloadError"
+    assert parts()
+    hub.cuts.clear()
+    hub.large["style.bitdelta"] = content
+    zen(hub, "pull", url)
+    assert hub.gets("storage")[-1].range, "the rest was asked for, if the file was still the same"
+    assert store.path("style").read_bytes() == content
 
 
 def test_the_stand_in_names_content_as_git_does() -> None:

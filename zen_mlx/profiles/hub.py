@@ -18,12 +18,14 @@ from typing import Any
 from .. import fsio
 from ..errors import DownloadError, InputError, ProfileNotFoundError
 from ..names import SUFFIX
-from .hub_errors import hub_errors, patiently, transport_error
-from .source import HubSource, shown
+from .hub_errors import hub_errors, no_hub, patiently, transport_error
+from .source import HubSource, check_file, shown
 from .transfer import PIECE_BYTES, Answer, Broken, Progress, body_range, own_part, transfer
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
+_SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+"""What may become a part of a path in the cache."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def _fetch(source: HubSource, progress: Progress | None) -> HubFile:
         assert source.file is not None
         url = hf_hub_url(source.repo, source.file, revision=source.revision)
         facts = patiently(lambda: get_hf_file_metadata(url, token=get_token()))
-        cache = _cache()
-        etag = facts.etag or ""
-        if facts.commit_hash and (_SHA256.fullmatch(etag) or _GIT_SHA1.fullmatch(etag)):
+        cache, etag = _cache(), facts.etag or ""
+        if not _SAFE.fullmatch(etag) or not _SAFE.fullmatch(facts.commit_hash or ""):
+            raise no_hub(DownloadError, f"ETag {etag!r}, X-Repo-Commit {facts.commit_hash!r}")
+        if _SHA256.fullmatch(etag) or _GIT_SHA1.fullmatch(etag):
             folder = cache / repo_folder_name(repo_id=source.repo, repo_type="model") / "blobs"
             if not (folder / etag).exists():
                 exact = hf_hub_url(source.repo, source.file, revision=facts.commit_hash)
@@ -140,7 +143,7 @@ def _only_profile(source: HubSource) -> str:
 
 
 def _choose(source: HubSource, files: list[str]) -> str:
-    profiles = sorted(file for file in files if file.endswith(SUFFIX))
+    profiles = sorted(check_file(file) for file in files if file.endswith(SUFFIX))
     if not profiles:
         raise ProfileNotFoundError(
             f"{source} holds no profile", field="file", expected=f"a file that ends in {SUFFIX}", found=len(files)

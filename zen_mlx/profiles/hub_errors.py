@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import DownloadError, InputError, ProfileNotFoundError, UploadError
+from ..errors import DownloadError, InputError, ProfileNotFoundError, UploadError, ZenError
 from .source import HubSource
 
 T = TypeVar("T")
@@ -90,15 +90,16 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
         raise InputError("the hub wants to know who you are", field="token", hint=_LOG_IN) from error
     except HfHubHTTPError as error:
         _status(source, kind, error)
-    except FileMetadataError as error:
-        raise kind(
-            "this does not answer as a hub does",
-            path=_endpoint(),
-            found=first_line(error),
-            hint="check HF_ENDPOINT, and proxies on the way",
-        ) from error
+    except (FileMetadataError, ValueError, KeyError, TypeError) as error:  # the last three: a document of another shape
+        raise no_hub(kind, first_line(error)) from error
     except (transport_error(), ConnectionError, TimeoutError) as error:
         _no_connection(kind, error)
+
+
+def no_hub(kind: Failed, found: str) -> ZenError:
+    """Something answers, such as the login page of a network, but it is no hub."""
+    hint = "check HF_ENDPOINT, and what stands between you and the hub"
+    return kind("this does not answer as a hub does", path=_endpoint(), found=found, hint=hint)
 
 
 def no_token() -> InputError:

@@ -82,7 +82,7 @@ def plan_push(store: ProfileStore, name: str, repo: str, *, private: bool = True
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
-            new_branch = revision is not None
+            new_branch = revision not in (None, "main")
     if info is not None and bool(info.private) != private:
         now, flag = ("private", "--private") if info.private else ("public: everyone can read it", "--public")
         raise InputError(
@@ -167,7 +167,7 @@ def _sent(send: Callable[[], Any]) -> Any:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
         if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (409, 412):
             raise UploadError("the repository has changed meanwhile", hint="push again") from cause
-        if isinstance(cause, (transport_error(), ConnectionError, TimeoutError)):
+        if isinstance(cause, (transport_error(), ConnectionError, TimeoutError)) and "xet" not in str(cause):
             raise cause  # noqa: B904  the hub's own error, for `hub_errors`
         raise UploadError(
             "the upload failed",
