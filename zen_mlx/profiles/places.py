@@ -15,7 +15,7 @@ from ..format.foreign.spec import Entry
 from .slices import rows_of, take_rows
 
 _PREFIXES = ("", "model.", "language_model.", "language_model.model.")
-_STRIPPED = ("", "base_model.model.", "module.", "model.")
+_WRAPPERS = ("", "base_model.model.", "module.")
 _EXPERT = re.compile(r"(.+\.)experts\.(0|[1-9][0-9]{0,4})\.(.+)", re.DOTALL)
 _EXPERT_NAMES = {"w1.weight": "gate_proj.weight", "w2.weight": "down_proj.weight", "w3.weight": "up_proj.weight"}
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -71,10 +71,11 @@ def place(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Place
 
 
 def _candidates(name: str) -> Iterator[str]:
-    for stripped in _STRIPPED:
-        if name.startswith(stripped):
-            for prefix in _PREFIXES:
-                yield prefix + name[len(stripped) :]
+    for wrapper in _WRAPPERS:
+        for stripped in (wrapper, f"{wrapper}model."):
+            if name.startswith(stripped):
+                for prefix in _PREFIXES:
+                    yield prefix + name[len(stripped) :]
 
 
 def _fused(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Placed]:

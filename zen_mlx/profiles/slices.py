@@ -47,7 +47,7 @@ def take_rows(entry: Entry, start: int, stop: int) -> Entry:
         scales = part.scales[0][..., start:stop, :] if part.scale == "block" else part.scales[0]
         if part.scale == "row":
             scales = scales[..., start:stop]
-        cut = SignPart(part.scale, part.block, part.bits[..., start:stop, :], (np.ascontiguousarray(scales),))
+        cut = SignPart(part.scale, part.block, part.bits[..., start:stop, :], (scales,))
         return DeltaTensor((*entry.shape[:-2], stop - start, entry.shape[-1]), (cut,))
     return DeltaTensor((stop - start, *entry.shape[1:]), (DensePart(part.values[start:stop]),))  # type: ignore[union-attr]
 
