@@ -17,7 +17,8 @@ PAUSE_S = 6 * 3600.0
 
 @dataclass(frozen=True)
 class Message:
-    """at: seconds since 1970, None if unknown. mine: known by the export itself. names: further names of the sender."""
+    """sender: "" for words of nobody's. at: seconds since 1970, None if unknown. mine: known by the export itself.
+    names: further names of the sender."""
 
     sender: str
     text: str
@@ -66,13 +67,13 @@ def conversations(
 def _conversation(part: list[tuple[Message, bool]], name: str, tally: Tally) -> Iterator[Example]:
     if not part:
         return
-    group = len({message.sender for message, mine in part if not mine}) > 1
+    group = len({message.sender for message, mine in part if message.sender and not mine}) > 1
     turns: list[_Turn] = []
     for message, mine in part:
         role = "assistant" if mine else "user"
         text = message.text.strip()
         new_speaker = not turns or turns[-1].role != role or turns[-1].speaker != message.sender
-        if group and not mine and new_speaker:
+        if group and message.sender and not mine and new_speaker:
             text = f"{message.sender}: {text}"
         if turns and turns[-1].role == role:
             turns[-1].text += f"\n{text}"

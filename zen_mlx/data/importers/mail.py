@@ -48,13 +48,23 @@ class _Mail:
 
 
 def read_mbox(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
-    """The threads of one mbox."""
+    """Keep the mails of one mbox for `threads`: an answer may lie in another file than its question."""
     if entry.path is None:
         raise DataError("an mbox cannot be read inside an archive", path=entry.label, hint="unpack it first")
-    threads: dict[str, list[_Mail]] = {}
+    known = len(tally.mails)
+    tally.mails += _mails(entry, tally)
+    if len(tally.mails) == known:
+        raise DataError("the mailbox has no mail that can be read", path=entry.label)
+    yield from ()
+
+
+def threads(tally: Tally) -> Iterator[Example]:
+    """The threads of all mails that were read."""
+    found: dict[str, list[_Mail]] = {}
     root_of: dict[str, str] = {}
     seen: set[str] = set()
-    for mail in _mails(entry, tally):
+    mails: list[_Mail] = sorted(tally.mails, key=lambda mail: mail.at or 0.0)
+    for mail in mails:
         if mail.identity in seen:
             tally.skip("a copy of the same mail", mail.source)
             continue
@@ -62,20 +72,18 @@ def read_mbox(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
         root = next((root_of[each] for each in mail.parents if each in root_of), (mail.parents or [mail.identity])[0])
         for each in (mail.identity, *mail.parents):
             root_of.setdefault(each, root)
-        threads.setdefault(root, []).append(mail)
-    if not seen:
-        raise DataError("the mailbox has no mail that can be read", path=entry.label)
-    for root, mails in threads.items():
-        mails.sort(key=lambda mail: mail.at or 0.0)
-        for example in conversations(_spoken(mails), f"{entry.label}:{root}", tally, pause_s=float("inf")):
-            yield "mbox", example
+        found.setdefault(root_of[mail.identity], []).append(mail)
+    for root, thread in found.items():
+        for example in conversations(_spoken(thread), f"mail:{root}", tally, pause_s=float("inf")):
+            tally.read(example.source.rpartition(":")[0], "mbox")
+            yield example
 
 
 def _spoken(mails: list[_Mail]) -> Iterator[Message]:
     first = mails[0]
     if first.subject:
         # The subject is nobody's, so it can be the question that the person's own first mail answers.
-        yield Message("Subject", f"Subject: {first.subject}", first.at, first.source, mine=False)
+        yield Message("", f"Subject: {first.subject}", first.at, first.source, mine=False)
     for mail in mails:
         names = (mail.address,) if mail.address else ()
         yield Message(mail.sender, mail.text, mail.at, mail.source, None, names)

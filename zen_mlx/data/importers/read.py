@@ -41,6 +41,7 @@ def read_all(data: Any, tally: Tally) -> Iterator[Example]:
         else:
             raise DataError("an example must be a string, a dict or a path", field=place, found=type(item).__name__)
         yield from (example for _, example in found)
+    yield from mail.threads(tally)
 
 
 def looks_like_path(item: str) -> bool:

@@ -112,6 +112,7 @@ class Tally:
         self.scrubbed: Counter[str] = Counter()
         self.duplicates = Reason()
         self.notes: list[str] = []
+        self.mails: list[Any] = []  # of every mailbox, until their threads are put together
         self.senders: Counter[str] = Counter()  # of chats in which nobody is known to be the one to learn from
         self.chats = self.chats_of_me = 0
         self.first_fault: DataError | None = None
