@@ -87,6 +87,9 @@ class _Archive:
             self.fail("a part of the archive is missing", field=show(name), expected="a file", found="none")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
             self.fail("a compressed or encrypted part", field=show(name), expected="stored as it is", found="packed")
+        if not 0 <= info.header_offset < self.size:
+            expected = f"inside {self.size} bytes"
+            self.fail("a part outside the archive", field=show(name), expected=expected, found=info.header_offset)
         if info.file_size > min(limit, self.size - info.header_offset):
             found = info.file_size
             self.fail("a part of the archive is too large", field=show(name), expected=f"<= {limit} bytes", found=found)
