@@ -71,6 +71,7 @@ class HubServer:
         self.wrong_byte = False  # the storage host changes a byte
         self.ignore_range = False
         self.down = False
+        self.xet = False  # large files say that they are in xet storage too; they can be had over HTTP all the same
         self.portal = False  # every page is the login page of a hotel
         self.bare_401 = False  # as the hub answers over https, where huggingface_hub knows what it means
         self.large_from_bytes = LARGE_BYTES
@@ -306,6 +307,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         oid = hashlib.sha256(data).hexdigest()
         self.hub.large[oid] = data
         linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(data)), "ETag": f'"{git_sha1(data)}"'}
+        if self.hub.xet:
+            linked |= {"X-Xet-Hash": oid, "X-Xet-Refresh-Route": f"{self.hub.endpoint}/api/xet-read-token"}
         self._send(302, b"", {**common, **linked, "Location": f"{self.hub.storage}/get/{oid}?signature=secret"})
 
     def _on_storage(self, path: str) -> None:

@@ -20,6 +20,7 @@ from hub_server import HubServer, git_sha1, serve
 from zen_mlx.codec.parts import DensePart, encode_sign
 from zen_mlx.format.read import read_header
 from zen_mlx.format.spec import DeltaTensor, Profile
+from zen_mlx.format.write import write
 from zen_mlx.names import zen_home
 from zen_mlx.profiles.store import ProfileStore
 
@@ -99,8 +100,34 @@ def zen(hub: HubServer, *args: str, token: str | None = None, code: int = 0, **m
     return document["error"] if code else document
 
 
+MANY = """
+import contextlib, io, json, sys
+from zen_mlx.cli.main import main
+for args in json.load(sys.stdin):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(["profile", *args, "--json"])
+    print(json.dumps([code, json.loads(out.getvalue())["error"]]))
+"""
+
+
+def refused(hub: HubServer, commands: list[tuple[str, ...]], token: str | None = None) -> list[tuple[int, Any]]:
+    """(exit code, error) of each command, one after the other in one process."""
+    done = subprocess.run(
+        [sys.executable, *WARNINGS, "-c", MANY],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+        env=environment(hub, token),
+    )
+    assert done.stderr == ""
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
+
+
 def until(true: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -187,25 +214,26 @@ def test_a_second_profile_gets_a_section_and_a_foreign_card_stays(hub: HubServer
     assert hub.repos["acme/mine"].files["README.md"] == mine
 
 
-@pytest.mark.parametrize(
-    ("token", "repo", "code", "kind", "words"),
-    [
-        (None, "acme/style", 2, "InputError", "needs a token"),
-        ("hf_nobody", "acme/style", 1, "UploadError", "does not accept the token"),
-        ("hf_reader", "acme/style", 1, "UploadError", "may not do this with acme/style"),
-        ("hf_writer", "other/style", 1, "UploadError", "may not do this with other/style"),
-        ("hf_writer", "../style", 2, "InputError", "not a hub repository"),
-        ("hf_writer", "style", 2, "InputError", "not a hub repository"),
-    ],
-)
-def test_push_refused(
-    hub: HubServer, store: ProfileStore, token: str | None, repo: str, code: int, kind: str, words: str
-) -> None:
+REFUSED_PUSHES = [
+    (None, "acme/style", 2, "InputError", "needs a token"),
+    ("hf_nobody", "acme/style", 1, "UploadError", "does not accept the token"),
+    ("hf_reader", "acme/style", 1, "UploadError", "may not do this with acme/style"),
+    ("hf_writer", "other/style", 1, "UploadError", "may not do this with other/style"),
+    ("hf_writer", "../style", 2, "InputError", "not a hub repository"),
+    ("hf_writer", "style", 2, "InputError", "not a hub repository"),
+    ("hf_writer", "acme/style@v2", 2, "InputError", "not a hub repository"),
+]
+
+
+def test_push_refused(hub: HubServer, store: ProfileStore) -> None:
     store.save("style", make("style", 8))
-    error = zen(hub, "push", "style", repo, "--yes", token=token, code=code)
-    assert error["type"] == kind
-    assert words in error["message"]
-    assert error.get("hint") or error.get("expected")
+    for token in (None, "hf_nobody", "hf_reader", "hf_writer"):
+        wanted = [row for row in REFUSED_PUSHES if row[0] == token]
+        errors = refused(hub, [("push", "style", repo, "--yes") for _, repo, *_ in wanted], token)
+        for (code, error), (_, _, *expected) in zip(errors, wanted, strict=True):
+            assert [code, error["type"]] == expected[:2]
+            assert expected[2] in error["message"]
+            assert error.get("hint") or error.get("expected")
     assert not hub.repos
 
 
@@ -308,38 +336,26 @@ def test_pull_a_revision_and_a_file(hub: HubServer, store: ProfileStore, tmp_pat
     assert zen(hub, "pull", f"{hub.endpoint}/acme/style/blob/v1/style.bitdelta", "--as", "u")["profile"] == "u"
 
 
-@pytest.mark.parametrize(
-    ("args", "code", "kind", "words"),
-    [
-        (("acme/none",), 2, "ProfileNotFoundError", "no repository acme/none"),
-        (("acme/secret",), 2, "ProfileNotFoundError", "or it is private"),
-        (("acme/style@v9",), 2, "ProfileNotFoundError", "no revision 'v9'"),
-        (("acme/style@v9", "--file", "style.bitdelta"), 2, "ProfileNotFoundError", "no revision 'v9'"),
-        (("acme/style", "--file", "x.bitdelta"), 2, "ProfileNotFoundError", "no file 'x.bitdelta'"),
-        (("acme/empty",), 2, "ProfileNotFoundError", "holds no profile"),
-        (("acme/gated",), 1, "DownloadError", "accepted its terms"),
-        (("acme/style", "--file", "README.md"), 2, "InputError", "not a profile"),
-        (("acme/style", "--file", "../x.bitdelta"), 2, "InputError", "not a path"),
-        (("acme/style", "--as", "../x"), 2, "NameInvalidError", "cannot be a name"),
-        (("acme/style@../x",), 2, "InputError", "not a revision"),
-        (("style",), 2, "InputError", "not a hub repository"),
-        (("acme/html",), 2, "UnsupportedFormat", "not a .bitdelta file"),
-        (("acme/damaged",), 2, "FormatError", ""),
-        (("acme/evil",), 2, "NameInvalidError", "cannot be a name"),
-    ],
-)
-def test_pull_refused(
-    hub: HubServer,
-    store: ProfileStore,
-    tmp_path: Path,
-    content: bytes,
-    args: tuple[str, ...],
-    code: int,
-    kind: str,
-    words: str,
-) -> None:
-    from zen_mlx.format.write import write
+REFUSED_PULLS = [
+    (("acme/none",), 2, "ProfileNotFoundError", "no repository acme/none"),
+    (("acme/secret",), 2, "ProfileNotFoundError", "or it is private"),
+    (("acme/style@v9",), 2, "ProfileNotFoundError", "no revision 'v9'"),
+    (("acme/style@v9", "--file", "style.bitdelta"), 2, "ProfileNotFoundError", "no revision 'v9'"),
+    (("acme/style", "--file", "x.bitdelta"), 2, "ProfileNotFoundError", "no file 'x.bitdelta'"),
+    (("acme/empty",), 2, "ProfileNotFoundError", "holds no profile"),
+    (("acme/gated",), 1, "DownloadError", "accepted its terms"),
+    (("acme/style", "--file", "README.md"), 2, "InputError", "not a profile"),
+    (("acme/style", "--file", "../x.bitdelta"), 2, "InputError", "not a path"),
+    (("acme/style", "--as", "../x"), 2, "NameInvalidError", "cannot be a name"),
+    (("acme/style@../x",), 2, "InputError", "not a revision"),
+    (("style",), 2, "InputError", "not a hub repository"),
+    (("acme/html",), 2, "UnsupportedFormat", "not a .bitdelta file"),
+    (("acme/damaged",), 2, "FormatError", ""),
+    (("acme/evil",), 2, "NameInvalidError", "cannot be a name"),
+]
 
+
+def test_pull_refused(hub: HubServer, store: ProfileStore, tmp_path: Path, content: bytes) -> None:
     hub.add("acme/style", {"style.bitdelta": content, "README.md": b"#"})
     hub.add("acme/secret", {"style.bitdelta": content}, private=True)
     hub.add("acme/gated", {"style.bitdelta": content}, gated=True)
@@ -348,11 +364,30 @@ def test_pull_refused(
     hub.add("acme/damaged", {"style.bitdelta": content[:-70] + b"\1" + content[-69:]})
     write(make("../../evil", 8), tmp_path / "evil.bitdelta")
     hub.add("acme/evil", {"style.bitdelta": (tmp_path / "evil.bitdelta").read_bytes()})
-    error = zen(hub, "pull", *args, code=code)
-    assert error["type"] == kind
-    assert words in error["message"]
+    errors = refused(hub, [("pull", *row[0]) for row in REFUSED_PULLS])
+    for (code, error), (args, wanted, kind, words) in zip(errors, REFUSED_PULLS, strict=True):
+        assert (code, error["type"]) == (wanted, kind), args
+        assert words in error["message"], args
     assert store.names() == []
     assert not parts()
+
+
+def test_pull_for_a_base_it_was_not_made_for(
+    hub: HubServer, store: ProfileStore, content: bytes, tiny_model: Path
+) -> None:
+    hub.add("acme/style", {"style.bitdelta": content})
+    error = zen(hub, "pull", "acme/style", "-m", str(tiny_model), code=2)
+    assert (error["type"], error["expected"]) == ("BaseMismatchError", "ab" * 32)
+    assert store.names() == []
+
+
+def test_a_file_in_xet_storage_is_resumed_over_http(hub: HubServer, store: ProfileStore, content: bytes) -> None:
+    hub.add("acme/style", {"style.bitdelta": content})
+    hub.xet = True
+    hub.cuts["/get/"] = [600_000]
+    zen(hub, "pull", "acme/style", HF_HUB_DISABLE_XET="0")
+    assert [bool(seen.range) for seen in hub.gets("storage")] == [False, True]
+    assert store.path("style").read_bytes() == content
 
 
 def test_pull_with_a_token(hub: HubServer, content: bytes) -> None:
