@@ -186,6 +186,8 @@ def test_many_views_of_one_storage_and_one_of_two_kinds(tmp_path: Path) -> None:
     data = {"0": bytes(1 << 16)}
     views = {f"{i}.w": files.tensor_pickle("0", "Float", 1 << 14, (16000,), (1,), i) for i in range(64)}
     refuse(files.archive(tmp_path / "x", files.dictionary(views), data), "more than the file")
+    same = {f"{i}.w": files.tensor_pickle("0", "Float", 1 << 14, (1 << 14,), (1,)) for i in range(4)}
+    refuse(files.archive(tmp_path / "z", files.dictionary(same), data), "more than the file")
     two = {
         "a": files.tensor_pickle("0", "Float", 1 << 14, (4,), (1,)),
         "b": files.tensor_pickle("0", "Int", 1 << 14, (4,), (1,)),

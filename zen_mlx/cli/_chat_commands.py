@@ -92,10 +92,12 @@ class Commands:
         _view.notice("the base alone" if name == _NO_PROFILE else f"profile {name}")
 
     def _profiles(self, argument: str) -> None:
-        names = self._manager.profiles()
-        for name in names:
-            _view.say(f"{'*' if name == self._manager.active else ' '} {name}")
-        if not names:
+        headers = self._manager.store.headers()
+        for name, header in headers:
+            note = "damaged" if isinstance(header, ZenError) else "" if header.base.get("verified") else "unverified"
+            mark = "*" if name == self._manager.active else " "
+            _view.say(f"{mark} {name}" + (f" ({note})" if note else ""))
+        if not headers:
             _view.notice("there are none yet; `zen train DATA --profile NAME` makes one")
 
     def _system(self, text: str) -> None:

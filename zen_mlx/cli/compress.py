@@ -28,7 +28,9 @@ class Scale(enum.StrEnum):
 
 
 def compress(
-    finetuned: Annotated[str, typer.Argument(metavar="FINETUNED", help="A model folder or hub repository.")],
+    finetuned: Annotated[
+        str, typer.Argument(metavar="FINETUNED", help="A model folder, a hub repository, or a LoRA adapter folder.")
+    ],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
     scale: Annotated[Scale, typer.Option(help="What shares a scale.")] = Scale.rowcol,
@@ -40,6 +42,7 @@ def compress(
     """Turn a fine-tuned model into a profile of its base.
 
     What is kept is the sign of each weight's change and a few scales. The base must be the one the model was tuned from.
+    A LoRA adapter (mlx-lm, PEFT) is compressed as if it were merged; `zen profile import` keeps one without loss.
 
     Examples:
 

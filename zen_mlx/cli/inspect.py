@@ -76,9 +76,10 @@ def print_facts(facts: Facts) -> None:
     base = facts.base
     lines = [
         ("name", facts.info.get("name")),
-        ("base", base.get("model")),
+        ("base", f"{base.get('model') or '-'}{'' if base.get('verified') else ' (unverified)'}"),
         ("base's weights", base.get("weights") if base.get("verified") else "not recorded: shapes are checked only"),
         ("method", facts.info.get("method")),
+        ("imported from", facts.info.get("origin")),
         ("created", facts.info.get("created")),
         ("made by", facts.info.get("tool")),
         ("license", facts.info.get("license")),

@@ -14,7 +14,7 @@ MAX_JSON_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """An array as it lay in a container. dtype: safetensors' name for it; BF16 is widened to float32."""
+    """An array as it lay in a container. dtype: safetensors' name for it; BF16 is its 16 bits, for NumPy has no such type."""
 
     dtype: str
     values: np.ndarray
@@ -77,6 +77,8 @@ def check_name(name: object, taken: object, fail: Fail, limit: int = MAX_TENSORS
 
 def floats(stored: Stored, where: str, fail: Fail) -> np.ndarray:
     """The values as float16 or float32, all finite."""
+    if stored.dtype == "BF16":
+        stored = Stored("F32", (stored.values.astype("<u4") << 16).view("<f4"))
     if stored.values.dtype.kind != "f":
         fail("not a floating-point tensor", field=where, expected="F16, BF16, F32 or F64", found=stored.dtype)
     with np.errstate(over="ignore"):

@@ -64,7 +64,5 @@ def read_tensors(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) 
                 "the file became shorter while it was read", field=show(name), expected=end - begin, found="end of file"
             )
         values = np.frombuffer(data, _TYPES[entry["dtype"]]).reshape(entry["shape"])
-        if entry["dtype"] == "BF16":
-            values = (values.astype("<u4") << 16).view("<f4")
         out[name] = Stored(entry["dtype"], values)
     return out

@@ -1,7 +1,7 @@
 """What `torch.save` writes: an uncompressed zip with a pickle of tensors and a file for each storage -> named arrays.
 
 The archive is read without torch. Every storage that a tensor uses is checked against the length of the file before it
-is read, and all tensors together take no more than the file.
+is read, and all tensors together take no more than twice the file: two names may share an array, thousands may not.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _check_directory(fd: int, size: int, fail: Fail) -> None:
 class _Archive:
     def __init__(self, archive: zipfile.ZipFile, size: int, fail: Fail, unsupported: Fail) -> None:
         self.archive, self.size, self.fail = archive, size, fail
-        self.left = size
+        self.left = 2 * size
         self.storages: dict[str, tuple[StorageRef, np.ndarray]] = {}
         self.views: dict[TensorRef, Stored] = {}
         pickles = [each for each in archive.namelist() if each.endswith("/data.pkl") and each.count("/") == 1]
@@ -119,9 +119,7 @@ class _Archive:
         return out
 
     def view(self, name: str, ref: TensorRef) -> Stored:
-        """The strided view as an array of its own; one that was asked for before is shared (tied parameters)."""
-        if ref in self.views:
-            return self.views[ref]
+        """The strided view as an array; one that was asked for before is shared (tied parameters)."""
         if len(ref.shape) > MAX_DIMS:
             self.fail("bad shape", field=show(name), expected=f"0 to {MAX_DIMS} dimensions", found=len(ref.shape))
         count = math.prod(ref.shape)
@@ -129,16 +127,16 @@ class _Archive:
         if count == 0 or last >= ref.storage.count or count > ref.storage.count:
             found = f"{ref.shape} of {ref.storage.count} elements"
             self.fail("a tensor outside its storage", field=show(name), expected="inside it", found=found)
-        storage = self.storage(name, ref.storage)
-        self.left -= count * storage.itemsize
+        self.left -= count * np.dtype(_TYPES[ref.storage.dtype]).itemsize
         if self.left < 0:
-            self.fail("the tensors take more than the file", field=show(name), expected=f"<= {self.size}", found="more")
+            expected = f"<= {2 * self.size} bytes"
+            self.fail("the tensors take more than the file", field=show(name), expected=expected, found="more")
+        if ref in self.views:
+            return self.views[ref]
+        storage = self.storage(name, ref.storage)
         strides = tuple(stride * storage.itemsize for stride in ref.strides)
         view = np.lib.stride_tricks.as_strided(storage[ref.offset :], ref.shape, strides, writeable=False)
-        values = np.ascontiguousarray(view)
-        if ref.storage.dtype == "BF16":
-            values = (values.astype("<u4") << 16).view("<f4")
-        self.views[ref] = Stored(ref.storage.dtype, values.reshape(ref.shape))
+        self.views[ref] = Stored(ref.storage.dtype, np.ascontiguousarray(view).reshape(ref.shape))
         return self.views[ref]
 
     def storage(self, name: str, ref: StorageRef) -> np.ndarray:
