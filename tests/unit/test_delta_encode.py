@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.codec.parts import DensePart, SignPart, decode_all
+from zen_mlx.codec.rows import RowsPart
 from zen_mlx.delta.encode import encode
 from zen_mlx.errors import ModelFormatError, TargetError
 
@@ -141,3 +142,25 @@ def test_weights_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(ModelFormatError, match="not a finite") as caught:
         encode(["a"], lambda _: np.zeros((2, 40), np.float32), lambda _: tuned, targets={"a"})
     assert caught.value.field == "a"
+
+
+@pytest.mark.parametrize(("changed", "kind"), [(1, RowsPart), (7, RowsPart), (8, DensePart), (16, DensePart)])
+def test_a_matrix_outside_the_targets_is_kept_by_rows_where_few_changed(changed: int, kind: type) -> None:
+    base = np.random.default_rng(0).integers(-9, 9, (16, 32)).astype(np.float32)
+    tuned = base.copy()
+    tuned[:changed] += np.float32(0.5)
+    tensors, stats = encode(["embed"], lambda name: base, lambda name: tuned, targets=())
+    (part,) = tensors["embed"].parts
+    assert isinstance(part, kind)
+    assert np.array_equal(decode_all(tensors["embed"].parts, (16, 32)), tuned - base)
+    assert stats[0].nbytes == part.nbytes
+
+
+def test_more_rows_are_taken_where_a_parameter_may_grow_only() -> None:
+    base, tuned = np.ones((4, 8), np.float32), np.ones((6, 8), np.float32)
+    tensors, _ = encode(["embed"], lambda name: base, lambda name: tuned, targets=(), growing={"embed"})
+    assert tensors["embed"].shape == (6, 8)
+    assert tensors["embed"].parts[0].rows.tolist() == [4, 5]
+    for one, two, growing in ((base, tuned, ()), (tuned, base, {"embed"})):
+        with pytest.raises(TargetError, match="another shape"):
+            encode(["embed"], lambda name, a=one: a, lambda name, a=two: a, targets=(), growing=growing)

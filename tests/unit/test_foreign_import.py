@@ -376,3 +376,56 @@ def test_compress_takes_a_larger_vocabulary_by_rows(
     wanted = logits(load_base(tuned)[0])
     np.testing.assert_allclose(logits(manager.activate_profile("more")), wanted, atol=1e-3)
     assert load_file(tuned / "model.safetensors")[EMBEDDING].shape == (260, 64)
+
+
+def test_full_parameters_of_mlx_lm_and_masks_in_safetensors(
+    manager: ZenPersonalizationManager, tiny_model: Path, tmp_path: Path
+) -> None:
+    head = parameter(tiny_model, "lm_head.weight")
+    head += np.float32(0.5)
+    folder = files.adapter(
+        tmp_path / "full", "adapters.safetensors", {"lm_head.weight": ("F32", head)}, {"fine_tune_type": "full"}
+    )
+    manager.import_profile(folder, "full")
+    assert np.array_equal(deltas(manager, "full")["lm_head.weight"], head - parameter(tiny_model, "lm_head.weight"))
+    signs = RANDOM.random((64, 64)) < 0.5
+    tensors = {f"{Q}.mask": ("I32", files.mask_of(signs)), f"{Q}.coeff": ("F32", np.array(0.5, "<f4"))}
+    (tmp_path / "x").write_bytes(files.safetensors(tensors))
+    manager.import_profile(tmp_path / "x", "masks")
+    assert np.array_equal(deltas(manager, "masks")[f"{Q}.weight"], np.where(signs, 0.5, -0.5))
+
+
+def test_a_lora_on_a_quantized_base(tiny_model: Path, tmp_path: Path) -> None:
+    from zen_mlx.base.quantize import quantize
+
+    packed = quantize(str(tiny_model), 4, 32)
+    keys = ["self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj", "mlp.down_proj"]
+    config = files.mlx_config(4, 5.0)
+    config["lora_parameters"]["keys"] = keys  # type: ignore[index]
+    folder = files.adapter(tmp_path / "lora", "adapters.safetensors", mlx_tensors(MODULES, 4), config)
+    wanted = logits(load_adapters(load_base(packed)[0], str(folder)))
+    manager = ZenPersonalizationManager(str(packed))
+    manager.import_profile(folder, "lora")
+    np.testing.assert_allclose(
+        logits(manager.activate_profile("lora")), wanted, atol=3e-6 * np.abs(wanted).max(), rtol=0
+    )
+
+
+def test_a_lora_on_the_embedded_base(with_embedded_base: Path, tmp_path: Path) -> None:
+    modules = {
+        f"model.layers.{layer}.{name}": shape
+        for layer in (0, 29)
+        for name, shape in (("self_attn.v_proj", (192, 576)), ("mlp.down_proj", (576, 1536)))
+    }
+    config = files.mlx_config(8, 2.0, num_layers=30)
+    config["lora_parameters"]["keys"] = ["self_attn.v_proj", "mlp.down_proj"]  # type: ignore[index]
+    folder = files.adapter(tmp_path / "lora", "adapters.safetensors", mlx_tensors(modules, 8), config)
+    manager = ZenPersonalizationManager("smollm2-135m")
+    manager.import_profile(folder, "lora")
+    before = logits(manager.model)
+    found = logits(manager.activate_profile("lora"))
+    wanted = logits(load_adapters(load_base("smollm2-135m")[0], str(folder)))
+    np.testing.assert_allclose(found, wanted, atol=2e-5 * np.abs(wanted).max(), rtol=0)
+    assert np.abs(found - before).max() > 100 * np.abs(found - wanted).max()
+    manager.deactivate()
+    assert np.array_equal(logits(manager.model), before)
