@@ -155,3 +155,38 @@ def test_crop_counts_what_is_cut_and_drops_what_has_nothing_left() -> None:
     rows, count = crop([fits, cut, lost], 3)
     assert rows == [fits, TokenRow((1, 2, 3), (False, False, True))]
     assert count == 2
+
+
+CALLING = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{% if m.content or not loop.first %}{{ '\n' }}{% endif %}<tool_call>\n"
+    "{{ c.function | tojson }}\n</tool_call>{% endfor %}<|im_end|>\n{% endfor %}"
+)
+
+
+def calling(content: str | None, weight: int = 1) -> Example:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
+    messages = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": content, "tool_calls": [call]},
+        {"role": "tool", "content": "blue"},
+        {"role": "assistant", "content": "It is blue.", "weight": weight},
+    ]
+    return parse_row({"messages": messages, "tools": [{"type": "function", "function": {"name": "look"}}]}, "rows:1")
+
+
+def test_tool_calls_are_learned_with_their_turn(embedded_base: Path, tmp_path: Path) -> None:
+    tokenizer = with_template(embedded_base, tmp_path / "t", CALLING)
+    call = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call><|im_end|>'
+    for content, said in ((None, ""), ("I look.", "I look.\n")):
+        row = tokenize([calling(content)], tokenizer, 512)[0]
+        assert pieces(tokenizer, row) == [said + call, "It is blue.<|im_end|>"]
+        assert '"name": "look"' in tokenizer.decode(row.ids).partition("user")[0], "the tools are shown, not learned"
+    assert pieces(tokenizer, tokenize([calling(None, weight=0)], tokenizer, 512)[0]) == [call]
+
+
+def test_a_template_that_hides_tool_calls_is_named(smol: Any) -> None:
+    with pytest.raises(DataError, match="does not show tool calls") as caught:
+        tokenize([calling("I look.")], smol, 512)
+    assert caught.value.path == "rows:1"

@@ -329,3 +329,26 @@ def test_evaluate_is_the_promised_document(two: ZenPersonalizationManager, tmp_p
     with_reference = document | {"reference": {"path": "x", "loss": 1.0, "perplexity": math.e}}
     plot_losses(with_reference, image)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["plot.png", "rows.jsonl"]
+
+
+def test_exports_and_tables_train_with_the_secrets_out(manager: ZenPersonalizationManager, tmp_path: Path) -> None:
+    chat = tmp_path / "chat.txt"
+    chat.write_text("31/12/2023, 22:59 - Anna: canary@x.org?\n31/12/2023, 23:00 - Kim: yes, it is\n")
+    table = tmp_path / "faq.csv"
+    table.write_text("question,answer\nwhat,that\nwhat,that\n,\n")
+    imported: list[ImportReport] = []
+    manager.create_profile(
+        "p",
+        [chat, table],
+        me="kim",
+        columns={"prompt": "question", "completion": "answer"},
+        steps=1,
+        replace=True,
+        on_event=lambda event: imported.append(event) if isinstance(event, ImportReport) else None,
+    )
+    assert imported[0].examples == 2
+    assert imported[0].scrubbed == {"e-mail address": 1}
+    assert imported[0].duplicates.count == 1
+    assert b"canary" not in manager.store.path("p").read_bytes()
+    with pytest.raises(DataError, match="which sender"):
+        manager.create_profile("q", chat)

@@ -142,14 +142,15 @@ def _call_span(
     rendered: str, messages: list[dict[str, Any]], index: int, tokenizer: Any, example: Example
 ) -> tuple[int, int]:
     """The span of an assistant turn with tool calls: what differs when one unseen letter stands in its place."""
-    plain = _render(
-        tokenizer, [*messages[:index], {"role": "assistant", "content": _OTHER[0]}, *messages[index + 1 :]], example
-    )
+
+    def instead(turn: dict[str, Any]) -> str:
+        return _render(tokenizer, [*messages[:index], turn, *messages[index + 1 :]], example)
+
+    plain = instead({"role": "assistant", "content": _OTHER[0]})
     begin = _common_prefix(rendered, plain)
     after = plain.find(_OTHER[0], begin) + 1
     end = len(rendered) - _common_prefix(rendered[begin:][::-1], plain[after:][::-1])
-    names = [call["function"]["name"] for call in messages[index]["tool_calls"]]
-    if not after or not all(name in rendered[begin:end] for name in names):
+    if not after or instead({"role": "assistant", "content": messages[index]["content"]}) == rendered:
         raise DataError(
             "the model's chat template does not show tool calls, so they cannot be learned",
             path=example.source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import ijson
 
@@ -15,6 +15,8 @@ from .rows import json_fault, parse_kind
 from .tally import Tally
 
 MOST_ROW_CHARS = 64 * 2**20
+MOST_DEPTH = 200
+_ROW_KEYS = ("messages", "conversations", "prompt", "instruction", "text")
 JSON_FAULTS = (ijson.JSONError, ValueError, RecursionError, OverflowError, ArithmeticError)
 
 
@@ -71,7 +73,7 @@ def read_array(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
     """A .json file that is one array of rows."""
     number = 0
     with entry.open() as handle:
-        rows = ijson.items(handle, "item", use_float=True)
+        rows = ijson.items(json_events(handle), "item")
         while True:
             try:
                 row = next(rows, _END)
@@ -86,6 +88,24 @@ def read_array(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
 
 
 _END = object()
+
+
+def json_events(handle: IO[bytes]) -> Iterator[tuple[str, str, Any]]:
+    """(prefix, event, value) of a JSON text, not deep enough to do harm: a prefix is as long as its place is deep."""
+
+    def shallow() -> Iterator[tuple[str, Any]]:
+        depth = 0
+        for event, value in ijson.basic_parse(handle, use_float=True):
+            if event.startswith("start_"):
+                depth += 1
+                if depth > MOST_DEPTH:
+                    raise ijson.JSONError("too deeply nested")
+            elif event.startswith("end_"):
+                depth -= 1
+            yield event, value
+
+    events: Iterator[tuple[str, str, Any]] = ijson.parse(shallow())
+    return events
 
 
 def json_shape(entry: Entry) -> str:
@@ -109,7 +129,7 @@ def json_shape(entry: Entry) -> str:
     keys = list(row) if isinstance(row, dict) else _top_keys(entry)
     if "chats" in keys or "personal_information" in keys or {"type", "id", "messages"} <= set(keys):
         return "telegram"
-    return "row" if isinstance(row, dict) or "messages" in keys or "conversations" in keys else "other"
+    return "row" if any(key in keys for key in _ROW_KEYS) else "other"
 
 
 def _top_keys(entry: Entry) -> list[str]:
@@ -117,7 +137,7 @@ def _top_keys(entry: Entry) -> list[str]:
     keys: list[str] = []
     try:
         with entry.open() as handle:
-            for prefix, event, value in ijson.parse(handle):
+            for prefix, event, value in json_events(handle):
                 if prefix == "" and event == "map_key":
                     keys.append(value)
                     if value in ("messages", "chats") or len(keys) > 1000:

@@ -37,7 +37,7 @@ _PREFIXED = re.compile(
     re.VERBOSE,
 )
 _HOOK = re.compile(
-    r"(?:hooks\.slack\.com/(?:services|workflows)/|discord(?:app)?\.com/api/webhooks/|[a-z0-9-]+\.webhook\.office\.com/)[A-Za-z0-9/_@.-]{10,}"
+    r"(?:hooks\.slack\.com/(?:services|workflows)/|discord(?:app)?\.com/api/webhooks/|[a-z0-9-]{1,63}\.webhook\.office\.com/)[A-Za-z0-9/_@.-]{10,}"
 )
 _BEARER = re.compile(r"(?i)\b(?:bearer|authorization:\s*(?:basic|token|bearer))\s+(?P<value>[A-Za-z0-9._~+/=-]{16,})")
 _URL_LOGIN = re.compile(r"(?<=://)(?P<value>[^\s/:@]{1,128}:[^\s/@]{1,256})(?=@)")
@@ -48,7 +48,7 @@ _ASSIGNED = re.compile(
     re.VERBOSE,
 )
 _PASSWORD = re.compile(
-    r"""(?i)\b(?:pass(?:word|wd|wort|code|phrase)?|pwd|kennwort|passwort|mot\ de\ passe|contrase[ñn]a|senha|wachtwoord|parola
+    r"""(?i)\b(?:pass(?:word|wd|wort|code|phrase)?|pwd|pw|kennwort|passwort|mot\ de\ passe|contrase[ñn]a|senha|wachtwoord|parola
     |pin(?:[ -]?code)?)
     ["'`]?\s{0,3}(?P<link>=>|:=|[:=]|\b(?:is|ist|est|es|war|was|lautet)\b(?:\s{0,3}:)?)\s{0,3}["'`]?
     (?P<value>[^\s"'`,;<>\[\]]{4,256})""",

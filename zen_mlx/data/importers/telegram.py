@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import ijson
 from ijson.common import ObjectBuilder
 
 from ...errors import DataError
 from ..example import Example
 from .chat import Message, conversations
 from .entries import Entry
-from .lines import JSON_FAULTS
+from .lines import JSON_FAULTS, json_events
 from .rows import is_text
 from .tally import Tally
 
@@ -43,7 +42,7 @@ def _chats(entry: Entry) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]
 def _events(entry: Entry) -> Iterator[tuple[str, str, Any]]:
     try:
         with entry.open() as handle:
-            yield from ijson.parse(handle, use_float=True)
+            yield from json_events(handle)
     except JSON_FAULTS:
         raise DataError("not valid JSON", path=entry.label) from None
 

@@ -1,0 +1,173 @@
+"""Planted secrets of every kind are gone and counted; numbers and words that only look like one stay."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from export_files import jsonl
+
+from zen_mlx.data.examples import ImportOptions, import_examples, load_examples
+from zen_mlx.data.importers.scrub import scrub
+
+# Spelled in two halves, so that no scanner takes this file for a leak.
+KEYS = [
+    "AKIA" + "IOSFODNN7EXAMPLE",
+    "sk-" + "abcdefghijklmnopqrstuvwxyz123456",
+    "sk-" + "proj-AbCd_efGh-1234567890abcdefghijkl",
+    "sk-" + "ant-api03-AbCdEfGhIjKlMnOpQrStUvWxYz_-0123456789",
+    "ghp_" + "16C7e42F292c6912E7710c838347Ae178B4a",
+    "github_pat_" + "11ABCDEFG0abcdefghijkl_mnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ0123",
+    "glpat" + "-abcdefghij0123456789",
+    "xoxb" + "-123456789012-1234567890123-abcdefGHIJKLmnopqrstuvwx",
+    "sk_" + "live_4eC39HqLyjWDarjtT1zdp7dc",
+    "AIza" + "SyA1234567890abcdefghijklmnopqrstuv",
+    "hf_" + "abcdefghijklmnopqrstuvwxyzABCDEFGH",
+    "npm_" + "abcdefghijklmnopqrstuvwxyz0123456789",
+    "SG." + "abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
+    "123456789:" + "AAabcdefghijklmnopqrstuvwxyz012345678",
+    "eyJ" + "hbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+    "https://hooks.slack.com/" + "services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
+    "Authorization: Bearer " + "c2VjcmV0LXRva2VuLXZhbHVl",
+    "api_key = " + "9f8a7b6c5d4e3f2a1b0c",
+    'client_secret: "' + 'q1w2e3r4t5y6"',
+]
+PASSWORDS = [
+    "password: hunter2",
+    "my passwort ist geheim123",
+    "PIN is 4711",
+    "pwd=letmein",
+    "https://kim:s3cret@x.org/a",
+]
+CARDS = ["4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005", "6011111111111117", "4222222222222"]
+ACCOUNTS = [
+    "DE89 3704 0044 0532 0130 00",
+    "GB82WEST12345698765432",
+    "fr14 2004 1010 0505 0001 3m02 606",
+    "account number: 12345678",
+    "Konto 1234567890",
+    "123-45-6789",
+]
+PHONES = [
+    "+1 415 555 0132",
+    "(415) 555-0132",
+    "415-555-0132",
+    "+49 (0)171 2345678",
+    "0171 2345678",
+    "020 7946 0958",
+    "06 12 34 56 78",
+    "+919876543210",
+    "0044 20 7946 0958",
+    "call me on 5550132",
+]
+EMAILS = ["kim@example.org", "first.last+tag@mail.example.co.uk", "jörg@example.de"]
+PEM = (
+    "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA04up8hoqzS1\nAbCdEf/+0123456789==\n-----END RSA PRIVATE KEY-----"
+)
+
+HARMLESS = [
+    "ISBN 0-262-01153-0 of 1961-1971, pages 100-200",
+    "meet at 10:30 on 2023-11-14, 31.12.2023 or 12/31/2023 23:59",
+    "it costs 1,234,567.89 or 12.345.678 euros, 1 000 000 in total",
+    "version 1.2.3.4, 192.168.10.254, build 20231114",
+    "sha 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "order 1234567812345678, ticket 4111111111111112",
+    "the password is important and the secret is out",
+    "a token: the unit of text; key: see below",
+    "uuid 123e4567-e89b-12d3-a456-426614174000",
+    "the account was closed in 2023; 3.14159265358979",
+    "timestamp 1700000000, in ms 1700000000000",
+    "skeleton sk-learn ghost_town hf_hub",
+    "GB82 is a road, DE89 too",
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples"),
+    [
+        ("key or token", KEYS),
+        ("password", PASSWORDS),
+        ("card number", CARDS),
+        ("account number", ACCOUNTS),
+        ("phone number", PHONES),
+        ("e-mail address", EMAILS),
+        ("private key", [PEM, PEM[:70], PEM.replace("RSA ", "")]),
+    ],
+)
+def test_every_planted_secret_is_gone(kind: str, samples: list[str]) -> None:
+    for sample in samples:
+        for text in (sample, f"Hi, here: {sample}\nbye", f"({sample}) and {sample}."):
+            counts: Counter[str] = Counter()
+            clean = scrub(text, counts, keep_contacts=False)
+            assert counts == {kind: text.count(sample)}, (text, clean)
+            assert sample not in clean, clean
+            assert clean.startswith(text[: text.index(sample)]), clean
+            again: Counter[str] = Counter()
+            assert scrub(clean, again, keep_contacts=False) == clean
+            assert not again
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_what_is_no_secret_stays(text: str) -> None:
+    counts: Counter[str] = Counter()
+    assert scrub(text, counts, keep_contacts=False) == text
+    assert not counts
+
+
+def test_contacts_stay_when_they_are_wanted() -> None:
+    counts: Counter[str] = Counter()
+    for text in (*PHONES, *EMAILS):
+        assert scrub(text, counts, keep_contacts=True) == text
+    assert scrub(KEYS[0], counts, keep_contacts=True) == "[key or token]"
+
+
+def test_the_published_examples_have_only_their_addresses_scrubbed() -> None:
+    """1,868 rows of a dictionary: nothing but three e-mail addresses looks like a secret."""
+    for name, expected in (("cynic", {}), ("hacker", {"e-mail address": 3})):
+        path = Path(__file__).parents[2] / "examples" / f"{name}.train.jsonl"
+        examples, report = import_examples(path)
+        assert report.scrubbed == expected
+        assert len(examples) + report.duplicates.count == len(load_examples(path))
+
+
+def test_nothing_planted_leaves_the_import(tmp_path: Path) -> None:
+    planted = [*KEYS, *PASSWORDS, *CARDS, *ACCOUNTS, *PHONES, *EMAILS, PEM]
+    rows = [
+        {"messages": [{"role": "user", "content": s}, {"role": "assistant", "content": f"it was {s}"}]} for s in planted
+    ]
+    call = {"id": "1", "type": "function", "function": {"name": "pay", "arguments": json.dumps({"card": CARDS[0]})}}
+    tool = {
+        "messages": [{"role": "user", "content": "pay"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    }
+    path = jsonl(tmp_path / "rows.jsonl", *rows, tool, {"text": " ".join(CARDS)}, {"messages": EMAILS[0]}, EMAILS[0])
+    examples, report = import_examples(path)
+    everything = repr(examples) + json.dumps(report.to_dict())
+    for secret in [*KEYS[:15], *CARDS, *ACCOUNTS, *PHONES[:9], *EMAILS, "hunter2", "geheim123", "s3cret", "MIIEpAIB"]:
+        assert secret not in everything, secret
+    assert report.scrubbed["card number"] == 2 * len(CARDS) + 1 + len(CARDS)
+    kept, _ = import_examples(path, ImportOptions.of(keep_contacts=True))
+    assert EMAILS[0] in repr(kept)
+
+
+def test_hostile_text_is_scrubbed_in_no_time() -> None:
+    size = 200_000
+    for unit in (
+        "a",
+        "1",
+        "1 ",
+        "a@",
+        "a.",
+        "-----BEGIN PRIVATE KEY-----",
+        "password",
+        "eyJ",
+        "DE89 ",
+        "://a:",
+        "+1",
+        "(1",
+    ):
+        began = time.process_time()
+        scrub(unit * (size // len(unit)), Counter(), keep_contacts=False)
+        assert time.process_time() - began < 8, unit
