@@ -34,6 +34,7 @@ def adopt(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> dict
         out = {name: tensor for name, tensor in _tensors(foreign, base, base_of) if tensor is not None}
     except TargetError as error:
         error.path = str(foreign.path)
+        error.hint = error.hint or "-m names another base" + (f"; the file says {foreign.base}" if foreign.base else "")
         raise
     if not out:
         raise InputError("the file changes nothing in this base", path=foreign.path)
