@@ -42,8 +42,7 @@ _HOOK = re.compile(
 _BEARER = re.compile(r"(?i)\b(?:bearer|authorization:\s*(?:basic|token|bearer))\s+(?P<value>[A-Za-z0-9._~+/=-]{16,})")
 _URL_LOGIN = re.compile(r"(?<=://)(?P<value>[^\s/:@]{1,128}:[^\s/@]{1,256})(?=@)")
 _ASSIGNED = re.compile(
-    r"""(?i)(?:api|access|secret|private|client|account|encryption|signing|auth|session|refresh|bot)?[ _-]{0,2}
-    (?:key|token|secret|credentials?)(?:[_-]?(?:id|key))?\b["'`]?\s{0,3}(?:=>|:=|[:=]|\bis\b)\s{0,3}["'`]?
+    r"""(?i)(?:key|token|secret|credentials?)(?:[_-]?(?:id|key))?\b["'`]?\s{0,3}(?:=>|:=|[:=]|\bis\b)\s{0,3}["'`]?
     (?P<value>[^\s"'`,;<>\[\]]{8,512})""",
     re.VERBOSE,
 )
@@ -68,6 +67,8 @@ _ACCOUNT = re.compile(
 )
 _SSN = re.compile(r"(?<![\d-])(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])")
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}\b")
+_DIGIT = re.compile(r"\d")  # cheap looks before the dear ones
+_IBAN_START = re.compile(r"\b[A-Za-z]{2}\d\d")
 _IBAN_LENGTHS = (
     "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 "
     "FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 "
@@ -88,15 +89,19 @@ def scrub(text: str, counts: Counter[str], keep_contacts: bool) -> str:
     text = _sub(_PREFIXED, text, "key or token", counts)
     text = _sub(_HOOK, text, "key or token", counts)
     text = _sub(_BEARER, text, "key or token", counts)
-    text = _sub(_URL_LOGIN, text, "password", counts)
+    if "://" in text:
+        text = _sub(_URL_LOGIN, text, "password", counts)
     text = _sub(_PASSWORD, text, "password", counts, _password)
-    text = _sub(_ASSIGNED, text, "key or token", counts, lambda match: _random(match["value"]))
-    text = _sub(_IBAN, text, "account number", counts, lambda match: _iban(match[0]))
-    text = _sub(_CARD, text, "card number", counts, lambda match: _card(match[0]))
-    text = _sub(_ACCOUNT, text, "account number", counts)
-    text = _sub(_SSN, text, "account number", counts)
+    if _DIGIT.search(text):
+        text = _sub(_ASSIGNED, text, "key or token", counts, lambda match: _random(match["value"]))
+        if _IBAN_START.search(text):
+            text = _sub(_IBAN, text, "account number", counts, lambda match: _iban(match[0]))
+        text = _sub(_CARD, text, "card number", counts, lambda match: _card(match[0]))
+        text = _sub(_ACCOUNT, text, "account number", counts)
+        text = _sub(_SSN, text, "account number", counts)
     if not keep_contacts:
-        text = _sub(_EMAIL, text, "e-mail address", counts)
+        if "@" in text:
+            text = _sub(_EMAIL, text, "e-mail address", counts)
         text = scrub_phones(text, counts)
     return text
 
