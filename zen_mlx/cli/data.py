@@ -97,10 +97,9 @@ def _print(report: ImportReport, train: int, held: int) -> None:
         for kind, count in kinds.items():
             listing.add_row(_view.cell(path), _view.cell(kind), _view.cell(count))
     _view.show(listing)
-    conversations = (
-        f"{report.conversations} conversations with {report.turns} turns, {report.learned_turns} of them learned"
-    )
-    _view.say(f"{report.examples} examples: {conversations}; {report.texts} texts; {report.characters} characters")
+    learned = f"{_count(report.turns, 'turn')}, {report.learned_turns} of them learned"
+    parts = [f"{_count(report.conversations, 'conversation')} with {learned}", _count(report.texts, "text")]
+    _view.say(f"{_count(report.examples, 'example')}: {'; '.join(parts)}; {_count(report.characters, 'character')}")
     _view.say(f"{train} to train on, {held or 'none'} held out")
     for line in notices(report):
         _view.say(line)
