@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 OTHERS = {
     "docs/benchmarks.md": "what was measured, with the commands",
+    "docs/data.md": "what data can be trained on, and what is dropped or scrubbed",
     "docs/format.md": "the .bitdelta file, byte by byte",
     "docs/kernels.md": "the one operation, which kernel computes it, and how that is tested without a GPU",
     "docs/training.md": "the equations of training, and why they are these",
