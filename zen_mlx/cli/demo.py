@@ -89,7 +89,7 @@ def _train(manager: ZenPersonalizationManager, folder: Path) -> None:
             on_event=tell,
         )
     rows = DEMO_STEPS * DEMO_BATCH
-    _view.say(f"   {DEMO_STEPS} steps, {rows} rows of 765, {_view.duration(report.seconds)}")
+    _view.say(f"   {DEMO_STEPS} steps, {rows} of {report.metrics['train_rows']} rows, {_view.duration(report.seconds)}")
 
 
 def _import_ready(manager: ZenPersonalizationManager, folder: Path) -> None:
