@@ -1,15 +1,17 @@
-"""Which cases the parity suite runs: a pairwise covering set for every run, a sample of the full product for `slow`.
+"""Which cases the parity suite runs: a pairwise covering set for every run, the full product for `slow`.
 
 A case is one value of every factor below. The covering set holds
   * every triple (kernel, dtype, scale) that the table at the end of a run shows;
   * every possible pair of values of two of `PAIRED` (K, N and M by class), and every K, N and M with every kernel.
 A case without rows (M = 0) counts for the pairs with its M only.
+The full product is that of kernel, dtype, scale, index pattern and shape class (of K, N and M).
 Possible means `valid`: the sizes stay in bounds that an emulator can bear, and an index pattern has rows to show itself.
 Everything here is deterministic, and knows nothing about arrays.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -211,14 +213,22 @@ def merge_cases() -> list[tuple[str, str]]:
     return [(dtype, scale) for dtype in DTYPES for scale in SCALES]
 
 
-@cache
-def sample(count: int) -> tuple[Case, ...]:
-    """`count` different valid cases drawn evenly from the full product, kernel by kernel in turn."""
-    rng = random.Random(2)
-    cases: dict[Case, None] = {}
-    while len(cases) < count:
-        kernel = MATMULS[len(cases) % len(MATMULS)]
-        c = {name: rng.choice(options) for name, options in FACTORS.items()} | {"kernel": kernel}
-        if valid(c):
-            cases[Case(**c)] = None
-    return tuple(cases)
+def product(kernel: str, dtype: str, scale: str) -> Iterator[Case]:
+    """The full product of index pattern and shape class for one kernel, dtype and scale; the other factors, and the sizes
+    of a class, take their values in turn."""
+    turn = random.Random(f"{kernel}/{dtype}/{scale}")
+    free = ("y_base", "layout", "ndim", "bits", "x", "groups")
+    shapes = itertools.product(*(values(name) for name in CLASSES))
+    for index, shape in itertools.product(FACTORS["index"], list(shapes)):
+        start = {"kernel": kernel, "dtype": dtype, "scale": scale, "index": index}
+        sizes = [
+            [v for v in FACTORS[factor] if classify(v) == wanted]
+            for wanted, (factor, classify) in zip(shape, CLASSES.values(), strict=True)
+        ]
+        fitting = [
+            c for k, n, m in itertools.product(*sizes) if valid(c := start | {"k": k, "n": n, "m": m})
+        ]  # some classes do not go together: they are too large, or their blocks another size's
+        if fitting:
+            rest = {name: turn.choice(FACTORS[name]) for name in free}
+            c = turn.choice(fitting) | rest
+            yield Case(**(c if valid(c) else c | {"ndim": 2}))

@@ -22,7 +22,7 @@ from parity.cases import (
     Case,
     covering,
     merge_cases,
-    sample,
+    product,
     shown,
     valid,
 )
@@ -60,9 +60,19 @@ def test_case(case: Case, hardware: bool, use, table) -> None:
     run_case(case, hardware, use, table)
 
 
-@pytest.mark.parametrize(("case", "hardware"), params(sample(1350), pytest.mark.slow))
-def test_full_product(case: Case, hardware: bool, use, table) -> None:
-    run_case(case, hardware, use, table)
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@backends.on_every(*MATMULS)
+def test_full_product(kernel: str, dtype: str, scale: str, hardware: bool, use, table) -> None:
+    """Every index pattern with every class of shapes; the names of the cases that fail."""
+    failed = {}
+    for case in product(kernel, dtype, scale):
+        try:
+            run_case(case, hardware, use, table)
+        except AssertionError as error:
+            failed[case.id] = str(error).splitlines()[:1]
+    assert not failed
 
 
 @pytest.mark.parametrize(("dtype", "scale"), merge_cases())
@@ -100,6 +110,21 @@ def test_covering_set_is_what_it_claims() -> None:
                 assert (a, va, b, vb) in found
     for kernel, size in itertools.product(MATMULS, ("k", "n", "m")):
         assert all(("kernel", kernel, size, value) in found for value in FACTORS[size])
+
+
+def test_the_full_product_is_full() -> None:
+    """Every index pattern with every class of K, N and M that some sizes allow, and every K, N and M."""
+    cases = list(product("cpu.select", "f32", "rowcol"))
+    assert all(valid(case._asdict()) for case in cases)
+    assert len(set(cases)) == len(cases)
+    found = {(c.index, *(classify(getattr(c, factor)) for factor, classify in CLASSES.values())) for c in cases}
+    possible = set()
+    for index, k, n, m in itertools.product(*(FACTORS[name] for name in ("index", "k", "n", "m"))):
+        if valid({"scale": "rowcol", "index": index, "k": k, "n": n, "m": m}):
+            possible.add((index, *(classify(v) for (_, classify), v in zip(CLASSES.values(), (k, n, m), strict=True))))
+    assert found == possible
+    for factor in ("k", "n", "m"):
+        assert {getattr(case, factor) for case in cases} == set(FACTORS[factor])
 
 
 def test_sizes_of_the_covering_set() -> None:
