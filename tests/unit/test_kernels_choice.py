@@ -153,6 +153,16 @@ def test_custom_means_custom(monkeypatch: pytest.MonkeyPatch) -> None:
         product(1)
 
 
+def test_custom_without_the_kernel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "kernels", lambda where: {})
+    same(product(1))
+    monkeypatch.setattr(choice, "_chosen", {})
+    monkeypatch.setenv("ZEN_KERNELS", "custom")
+    choice.settings.cache_clear()
+    with pytest.raises(KernelError, match="the cpu kernel select is missing"):
+        product(1)
+
+
 def test_every_variant_is_tested_before_use(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel()
     use(monkeypatch, kernel)

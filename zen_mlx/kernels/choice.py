@@ -196,7 +196,17 @@ def _choose(where: str, rows: int, slots: int, form: selftest.Variant) -> Launch
             test = partial(selftest.error, launch, form)
             if works(where, route.kernel, form, test, selftest.tolerance(form)):
                 return _usable(where, launch)
+        elif mode == "custom":
+            raise KernelError(f"the {where} kernel {route.kernel} is missing: {_missing(where)}", hint=_INSTALL)
     return _native(rows, slots)
+
+
+_INSTALL = 'pip install "zen-mlx[cpu]", or unset ZEN_KERNELS'
+
+
+def _missing(where: str) -> str | None:
+    """Why `where` lacks its kernels."""
+    return getattr(import_module(f"{__package__}.{where}"), "UNAVAILABLE", None)
 
 
 def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.array] | None:
@@ -242,8 +252,7 @@ def survey() -> list[Use]:
     for name, last in routes(where):
         launch = kernels(where).get(name)
         if launch is None:
-            reason = getattr(import_module(f"{__package__}.{where}"), "UNAVAILABLE", None)
-            uses.append(Use(first, last, NATIVE, instead_of=name, reason=reason))
+            uses.append(Use(first, last, NATIVE, instead_of=name, reason=_missing(where)))
         elif works(where, name, form, partial(selftest.error, launch, form), selftest.tolerance(form)):
             uses.append(Use(first, last, name, _checks[where, name, form].error))
         else:

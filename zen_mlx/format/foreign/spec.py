@@ -11,6 +11,20 @@ from ..spec import MAX_NAME_BYTES, MAX_TENSORS, DeltaTensor, Fail, show
 
 MAX_JSON_BYTES = 1 << 20
 
+TYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
+    "BOOL": "|b1",
+}
+"""NumPy types of safetensors' names; bfloat16 as its bits."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:

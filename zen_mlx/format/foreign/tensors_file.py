@@ -10,20 +10,8 @@ import numpy as np
 
 from ..flat_bits import read_exactly
 from ..spec import MAX_DIMS, Fail, show
-from .spec import Stored, check_name
+from .spec import TYPES, Stored, check_name
 
-_TYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "<i1",
-    "U8": "<u1",
-    "BOOL": "|b1",
-}
 _MAX_HEADER_BYTES = 32 << 20
 
 
@@ -49,9 +37,9 @@ def read_tensors(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) 
     out: dict[str, Stored] = {}
     for name, entry in listed:
         check_name(name, out, fail)
-        if entry["dtype"] not in _TYPES:
+        if entry["dtype"] not in TYPES:
             unsupported(
-                "a type of number not read", field=show(name), expected=sorted(_TYPES), found=show(entry["dtype"])
+                "a type of number not read", field=show(name), expected=sorted(TYPES), found=show(entry["dtype"])
             )
         if len(entry["shape"]) > MAX_DIMS or 0 in entry["shape"]:
             fail(
@@ -63,6 +51,6 @@ def read_tensors(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) 
             fail(
                 "the file became shorter while it was read", field=show(name), expected=end - begin, found="end of file"
             )
-        values = np.frombuffer(data, _TYPES[entry["dtype"]]).reshape(entry["shape"])
+        values = np.frombuffer(data, TYPES[entry["dtype"]]).reshape(entry["shape"])
         out[name] = Stored(entry["dtype"], values)
     return out

@@ -17,22 +17,10 @@ import numpy as np
 from ..spec import MAX_DIMS, MAX_TENSORS, Fail, show
 from . import pickled
 from .pickled import StorageRef, TensorRef
-from .spec import Stored, check_name
+from .spec import TYPES, Stored, check_name
 
 _DIRECTORY_BYTES = 16 << 20
 _PIECE_BYTES = 4 << 20
-_TYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "<i1",
-    "U8": "<u1",
-    "BOOL": "|b1",
-}
 
 
 def read_torch(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> dict[str, Stored]:
@@ -127,7 +115,7 @@ class _Archive:
         if count == 0 or last >= ref.storage.count or count > ref.storage.count:
             found = f"{ref.shape} of {ref.storage.count} elements"
             self.fail("a tensor outside its storage", field=show(name), expected="inside it", found=found)
-        self.left -= count * np.dtype(_TYPES[ref.storage.dtype]).itemsize
+        self.left -= count * np.dtype(TYPES[ref.storage.dtype]).itemsize
         if self.left < 0:
             expected = f"<= {2 * self.size} bytes"
             self.fail("the tensors take more than the file", field=show(name), expected=expected, found="more")
@@ -145,7 +133,7 @@ class _Archive:
         if ref.key in self.storages:
             self.fail("a storage of two kinds", field=show(name), expected="one", found=show(ref.key))
         raw = self.content(f"{self.folder}data/{ref.key}", self.size)
-        dtype = np.dtype(_TYPES[ref.dtype])
+        dtype = np.dtype(TYPES[ref.dtype])
         if raw.size != ref.count * dtype.itemsize:
             expected = f"{ref.count * dtype.itemsize} bytes"
             self.fail("a storage of another size", field=show(name), expected=expected, found=raw.size)
