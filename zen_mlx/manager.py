@@ -13,14 +13,16 @@ from .base.info import base_info
 from .base.loaded import Base, check_base
 from .base.progress import Progress
 from .base.pull import pull
+from .compress import compress_profile
 from .config import BitDeltaConfig
-from .create import CreateReport, OnEvent, compress_profile, now, train_profile
+from .create import train_profile
 from .data.examples import ImportOptions
 from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
 from .format.foreign.read import is_foreign
 from .format.read import read, read_header
 from .format.spec import Profile
+from .made import CreateReport, OnEvent, now
 from .names import digest_cache_path, zen_home
 from .profiles.download import download_profile
 from .profiles.export import Exported, export_folder

@@ -44,7 +44,7 @@ def lazy_manager(
     model: str | None, tell: Callable[[Any], None], config: BitDeltaConfig | None = None
 ) -> ZenPersonalizationManager:
     """A manager that fetches its base when a run needs it, told as stages: what is wrong with the input is said before."""
-    from ..create import Stage
+    from ..made import Stage
     from ..manager import ZenPersonalizationManager
 
     def on_pull(description: str, done: int, total: int | None) -> None:

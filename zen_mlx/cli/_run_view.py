@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from . import _view
 
 if TYPE_CHECKING:
-    from ..create import CreateReport
+    from ..made import CreateReport
 
 _PLAIN_EVERY_S = 15.0
 _SMOOTH = 0.8  # share of the old value in the loss that is shown
@@ -37,7 +37,9 @@ class _Training:
 @contextlib.contextmanager
 def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
     """Yield the function that takes a run's events: bars on a terminal; elsewhere a line now and then, or nothing if quiet."""
-    from ..create import ImportReport, Prepared, Stage
+    from ..create import Prepared
+    from ..data.examples import ImportReport
+    from ..made import Stage
     from .data import notices
 
     training = _Training()

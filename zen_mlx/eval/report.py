@@ -10,10 +10,10 @@ from typing import Any
 
 from ..base.load import load_model
 from ..base.pull import pull
-from ..create import Stage, mean_of, retention
 from ..data.examples import data_digest, load_files
 from ..data.tokens import tokenize
 from ..errors import ConfigError
+from ..made import Stage, mean_of, retention
 from ..manager import ZenPersonalizationManager
 
 

@@ -1,0 +1,133 @@
+"""Measure -> save: what every way of making a profile ends in, and the report of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from .data.examples import Example, data_digest
+from .data.loss import Loss, mean_loss
+from .data.tokens import TokenRow
+from .delta.attach import Resident, attach, detach
+from .delta.encode import LayerStats
+from .format.read import read_header
+from .format.spec import Profile
+from .memory import peak_memory_bytes
+from .profiles.store import ProfileStore
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Progress of a stage that is not a training step."""
+
+    name: str
+    done: int
+    total: int
+
+
+OnEvent = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class CreateReport:
+    """What was made. Sizes in bytes, losses in nats per supervised token."""
+
+    profile: str
+    path: Path
+    file_bytes: int
+    parameter_count: int
+    bits_per_weight: float
+    ratio_fp32: float
+    ratio_fp16: float
+    seconds: float
+    peak_memory_bytes: int
+    metrics: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
+    layers: list[LayerStats] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `zen train --json` and `zen compress --json`."""
+        out = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("losses", "layers")}
+        out["path"] = str(self.path)
+        if self.layers:
+            out["layers"] = [asdict(layer) for layer in self.layers]
+        return out
+
+
+def mean_of(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss:
+    """Mean loss over `rows`, told as `Stage` events."""
+    return mean_loss(model, rows, lambda done, total: tell(Stage(stage, done, total)))
+
+
+def now() -> str:
+    """The time now as the format writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def retention(base: float, profile: float, reference: float) -> float | None:
+    """100 * (base - profile) / (base - reference): percent of the reference's gain that the profile keeps."""
+    return 100 * (base - profile) / (base - reference) if base != reference else None
+
+
+def profile_info(name: str, created: str, method: str) -> dict[str, Any]:
+    """The `profile` object of a header."""
+    tool = f"zen-mlx {installed_version('zen-mlx')}"
+    return {"name": name, "created": created, "tool": tool, "method": method, "license": "not stated"}
+
+
+def measure_and_save(
+    store: ProfileStore,
+    model: Any,
+    name: str,
+    profile: Profile,
+    held: Iterable[Example],
+    held_rows: list[TokenRow],
+    base_loss: float | None,
+    reference_loss: float | None,
+    replace: bool,
+    tell: OnEvent,
+    began: float,
+    losses: list[float],
+    layers: list[LayerStats] | None = None,
+) -> CreateReport:
+    """Save `profile`, with its loss on `held_rows` beside the others' where there are any."""
+    if held_rows:
+        attach(model, Resident.from_profile(profile, consume=False))
+        try:
+            loss = mean_of(model, held_rows, "held-out loss of the profile", tell)
+        finally:
+            detach(model)
+        profile.metrics |= {
+            "base_loss": base_loss,
+            "profile_loss": loss.nats,
+            "held_out_rows": len(list(held)),
+            "held_out_tokens": loss.tokens,
+            "held_out_sha256": data_digest(held),
+        }
+        if base_loss is not None and reference_loss is not None:
+            profile.metrics |= {
+                "reference_loss": reference_loss,
+                "retention": retention(base_loss, loss.nats, reference_loss),
+            }
+    path = store.save(name, profile, replace)
+    header = read_header(path)
+    metrics = {"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics}
+    return CreateReport(
+        profile=name,
+        path=path,
+        file_bytes=header.file_bytes or 0,
+        parameter_count=header.target_count,
+        bits_per_weight=header.bits_per_weight or 0.0,
+        ratio_fp32=header.ratio_fp32 or 0.0,
+        ratio_fp16=header.ratio_fp16 or 0.0,
+        seconds=round(time.monotonic() - began, 3),
+        peak_memory_bytes=peak_memory_bytes(),
+        metrics=metrics,
+        losses=losses,
+        layers=layers or [],
+    )
