@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from zen_mlx.base.load import load_model, load_tokenizer
 from zen_mlx.data import loss as loss_module
 from zen_mlx.data.batches import collate
 from zen_mlx.data.examples import load_files
-from zen_mlx.data.loss import batch_arrays, logits_at_labels, mean_loss, nats
+from zen_mlx.data.loss import batch_arrays, logits_at_labels, mean_loss, nats, nats_at_labels
 from zen_mlx.data.tokens import TokenRow, tokenize
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -93,8 +95,48 @@ def test_mean_loss_equals_the_plain_computation(model: Any, monkeypatch: pytest.
     assert found.nats == pytest.approx(total / tokens, rel=1e-5)
     assert seen[-1] == (40, 40)
     monkeypatch.setattr(loss_module, "LOGIT_BYTES", 1)
-    assert mean_loss(model, rows).nats == pytest.approx(total / tokens, rel=1e-5), "in pieces of 256 labels"
+    assert mean_loss(model, rows).nats == pytest.approx(total / tokens, rel=1e-5), "in pieces of 64 labels"
     assert mean_loss(model, []).tokens == 0
+
+
+def test_chunks_of_logits_have_the_value_and_gradient_of_all_of_them(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = batch_arrays(collate(rows_of(12)))
+
+    def gradient(loss: Any) -> tuple[float, dict[str, mx.array]]:
+        value, tree = nn.value_and_grad(model, loss)(*arrays)
+        return value.item(), dict(tree_flatten(tree))
+
+    model.freeze()
+    model.layers[0].unfreeze()
+    with logits_at_labels(model) as forward:
+        value, slopes = gradient(lambda i, p, y, w: nats(forward(i, p), y, w))
+    for most, exact in ((2**27, True), (1, False)):
+        monkeypatch.setattr(loss_module, "LOGIT_BYTES", most)
+        with nats_at_labels(model) as loss:
+            found, chunked = gradient(loss)
+        assert found == pytest.approx(value, rel=1e-6)
+        for name, slope in slopes.items():
+            error = mx.abs(chunked[name] - slope).max().item()
+            assert error <= (1e-7 if exact else 1e-5) * mx.abs(slope).max().item(), name
+
+
+def test_logits_that_change_after_the_head_are_taken_as_the_model_makes_them(model: Any) -> None:
+    arrays = batch_arrays(collate(rows_of(5)))
+    with logits_at_labels(model) as forward:
+        wanted = nats(mx.tanh(forward(*arrays[:2])), *arrays[2:]).item()
+
+    class Capped(nn.Module):
+        def __init__(self, inner: Any) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def __call__(self, ids: mx.array) -> mx.array:
+            return mx.tanh(self.inner(ids))
+
+    with nats_at_labels(Capped(model)) as loss:
+        assert loss(*arrays).item() == pytest.approx(wanted, rel=1e-6)
 
 
 def test_nats_are_weighted_and_stable() -> None:

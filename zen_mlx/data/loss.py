@@ -14,29 +14,44 @@ from .batches import MicroBatch, pack_by_tokens
 from .tokens import TokenRow
 
 EVAL_TOKENS = 2048  # padded tokens of one evaluation micro-batch
-LOGIT_BYTES = 2**30  # f32 logits alive at a time in evaluation; a longer row is run again for its next part
+LOGIT_BYTES = 2**27  # f32 logits alive at a time, before their gradient
 
 
 class _SelectedHead(nn.Module):
-    """The model's head, applied to chosen positions only: h [B, T, D] -> logits [P, V]."""
+    """The model's head, applied to chosen positions only: h [B, T, D] -> logits [P, V].
+
+    While `_held` is a list, the chosen h [P, D] are returned in the logits' place and put into it.
+    """
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self._inner = [inner]  # in a list: the head's parameters stay where they were
         self._positions: list[mx.array] = []
+        self._held: list[mx.array] | None = None
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("_inner", "_positions") or name in self:
+        if name.startswith("_") or name in self:
             return super().__getattr__(name)
         return getattr(self._inner[0], name)
 
-    def _select(self, h: mx.array) -> mx.array:
-        return h.reshape(-1, h.shape[-1])[self._positions[0]]
+    def _logits_at(self, h: mx.array) -> mx.array:
+        chosen = h.reshape(-1, h.shape[-1])[self._positions[0]]
+        if self._held is None:
+            return self.logits(chosen)
+        self._held.append(chosen)
+        return chosen
+
+    def logits(self, h: mx.array) -> mx.array:
+        """h [.., D] -> logits [.., V], all of them."""
+        raise NotImplementedError
 
 
 class _SelectedLinear(_SelectedHead):
     def __call__(self, h: mx.array) -> mx.array:
-        return self._inner[0](self._select(h))
+        return self._logits_at(h)
+
+    def logits(self, h: mx.array) -> mx.array:
+        return self._inner[0](h)
 
 
 class _SelectedEmbedding(_SelectedHead):
@@ -44,7 +59,10 @@ class _SelectedEmbedding(_SelectedHead):
         return self._inner[0](ids)
 
     def as_linear(self, h: mx.array) -> mx.array:
-        return self._inner[0].as_linear(self._select(h))
+        return self._logits_at(h)
+
+    def logits(self, h: mx.array) -> mx.array:
+        return self._inner[0].as_linear(h)
 
 
 @contextlib.contextmanager
@@ -54,6 +72,77 @@ def logits_at_labels(model: nn.Module) -> Iterator[Callable[[mx.array, mx.array]
     The head (an `lm_head`, else the tied `embed_tokens`) is swapped for the block and restored after it. A model with
     neither computes all logits and selects afterwards.
     """
+    with _selected(model) as (_, forward):
+        yield forward
+
+
+@contextlib.contextmanager
+def nats_at_labels(
+    model: nn.Module, gradient: bool = True
+) -> Iterator[Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]]:
+    """Yield f(ids [B, T], positions, labels, weights [P]) -> `nats` of their logits, `chunk_labels` rows of them at a time.
+
+    With `gradient`, a chunk's gradient by h is taken with its value, so that its logits die before the next ones are
+    made; without, f has none. A model that changes its logits after the head (a soft cap) has all P rows at once.
+    """
+    most = chunk_labels(model)
+    with _selected(model) as (wrapper, forward):
+
+        def loss(ids: mx.array, positions: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
+            if wrapper is not None:
+                wrapper._held = held = []
+                try:
+                    out = forward(ids, positions)
+                finally:
+                    wrapper._held = None
+                if held and out is held[-1]:
+                    in_chunks = _nats_in_chunks if gradient else _value_in_chunks
+                    return in_chunks(wrapper.logits, out, labels, weights, most)
+            return nats(forward(ids, positions), labels, weights)
+
+        yield loss
+
+
+def _nats_in_chunks(
+    head: Callable[[mx.array], mx.array], h: mx.array, labels: mx.array, weights: mx.array, most: int
+) -> mx.array:
+    """sum over chunks of nats(head(h)): equal in value and gradient by h, one chunk's logits at a time."""
+    value_and_gradient = mx.value_and_grad(lambda h, y, w: nats(head(h), y, w))
+    fixed = mx.stop_gradient(h)
+    total, slopes = mx.array(0.0), []
+    for at in range(0, h.shape[0], most):
+        piece = slice(at, at + most)
+        # Depends on the chunk before: otherwise the evaluator may hold the logits of several.
+        part = fixed[piece] if not slopes else mx.depends([fixed[piece]], [slopes[-1]])[0]
+        value, slope = value_and_gradient(part, labels[piece], weights[piece])
+        total = total + value
+        slopes.append(slope)
+    slope = mx.stop_gradient(slopes[0] if len(slopes) == 1 else mx.concatenate(slopes))
+    # h - fixed is zero: the value is the sum's, and the gradient by h is the slope.
+    return mx.stop_gradient(total) + ((h - fixed) * slope).astype(mx.float32).sum()
+
+
+def _value_in_chunks(
+    head: Callable[[mx.array], mx.array], h: mx.array, labels: mx.array, weights: mx.array, most: int
+) -> mx.array:
+    total = mx.array(0.0)
+    for at in range(0, h.shape[0], most):
+        piece = slice(at, at + most)
+        total = total + nats(head(h[piece]), labels[piece], weights[piece])
+        mx.eval(total)
+    return total
+
+
+def chunk_labels(model: nn.Module) -> int:
+    """How many labels' logits are alive at a time: f32 logits of at most LOGIT_BYTES, at least 64 labels."""
+    head = _find_head(model)[2]
+    vocabulary = len(head.weight) if head is not None else 2**18
+    return max(64, LOGIT_BYTES // (4 * vocabulary))
+
+
+@contextlib.contextmanager
+def _selected(model: nn.Module) -> Iterator[tuple[Any, Callable[[mx.array, mx.array], mx.array]]]:
+    """(the head's stand-in, None for a model without one; f of `logits_at_labels`)."""
     parent, name, head = _find_head(model)
     if parent is None:
 
@@ -61,7 +150,7 @@ def logits_at_labels(model: nn.Module) -> Iterator[Callable[[mx.array, mx.array]
             logits = model(ids)
             return logits.reshape(-1, logits.shape[-1])[positions]
 
-        yield select
+        yield None, select
         return
     wrapper = (_SelectedEmbedding if hasattr(head, "as_linear") else _SelectedLinear)(head)
 
@@ -71,7 +160,7 @@ def logits_at_labels(model: nn.Module) -> Iterator[Callable[[mx.array, mx.array]
 
     setattr(parent, name, wrapper)
     try:
-        yield forward
+        yield wrapper, forward
     finally:
         setattr(parent, name, head)
 
@@ -112,15 +201,9 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
     """
     total: Any = 0.0
     tokens = done = 0
-    head = _find_head(model)[2]
-    vocabulary = len(head.weight) if head is not None else 2**18
-    most = max(256, LOGIT_BYTES // (4 * vocabulary))
-    with logits_at_labels(model) as forward:
+    with nats_at_labels(model, gradient=False) as loss:
         for batch in pack_by_tokens(rows, EVAL_TOKENS):
-            ids, positions, labels, weights = batch_arrays(batch)
-            for at in range(0, positions.shape[0], most):
-                piece = slice(at, at + most)
-                total += nats(forward(ids, positions[piece]), labels[piece], weights[piece]).item()
+            total += loss(*batch_arrays(batch)).item()
             tokens += batch.targets
             done += batch.ids.shape[0]
             if progress is not None:
