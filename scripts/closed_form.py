@@ -57,7 +57,7 @@ def fine_tune() -> dict[str, np.ndarray]:
     examples = load_files([EXAMPLES / "cynic.train.jsonl"])
     rows, _ = crop(tokenize(examples, base.tokenizer, options.max_length), options.max_length)
     result = train(
-        base.model, rows, options, on_step=lambda step: say(f"step {step.step}/{step.steps}: loss {step.loss:.4f}")
+        base.model, rows, options, on_event=lambda step: say(f"step {step.step}/{step.steps}: loss {step.loss:.4f}")
     )
     return {name: np.array(latent) for name, latent in result.latents.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import fsio
@@ -16,8 +17,7 @@ from .data.examples import (
     import_examples,
     split_held_out,
 )
-from .data.loss import Loss
-from .data.tokens import TokenRow, crop, tokenize
+from .data.tokens import crop, tokenize
 from .delta.attach import detach, model_count, target_count
 from .errors import DataError, InputError
 from .format.spec import Profile
@@ -25,12 +25,17 @@ from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile
 from .names import run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
-from .train.trainer import TrainOptions, road_of, train
+from .train.events import Noted
+from .train.log import LOG, RunLog
+from .train.trainer import TrainOptions, check_run, road_of, train
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run will do. cut: rows longer than max_length; tokens: supervised ones in one pass over the rows."""
+    """What a run will do. cut: rows longer than max_length; tokens: supervised ones in one pass over the rows.
+
+    log: where its numbers are written while it lasts, `train.log`.
+    """
 
     rows: int
     held_out: int
@@ -38,6 +43,7 @@ class Prepared:
     steps: int
     tokens: int
     resumed_from: int
+    log: Path
 
 
 def train_profile(
@@ -77,6 +83,7 @@ def train_profile(
         if not rows:
             raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
         held_rows = tokenize(held, at.tokenizer, at.context_length)
+        steps = check_run(at.model, rows, options, held_rows).steps
         wanted: dict[str, Any] = {
             "data": data_digest(examples),
             "held_out": data_digest(held),
@@ -84,19 +91,37 @@ def train_profile(
             "tokenizer": at.info.tokenizer,
             "options": options.facts(),
         }
-        facts = checkpoint.check_same(folder, wanted) if resume else wanted
-        steps = options.step_count(len(rows))
-        done = checkpoint.load_step(folder) if resume else 0
-        tell(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done))
-        if not resume:
-            fsio.remove(folder)
-            loss = _held_out(at.model, held_rows, "held-out loss of the base", tell)
-            facts = {**wanted, "created": now(), "base_loss": loss.nats if loss else None}
-        result = train(at.model, rows, options, folder=folder, facts=facts, on_step=tell)
+        state = None
+        if resume:
+            facts = checkpoint.check_same(folder, wanted)
+            state = checkpoint.load(folder, lambda text: tell(Noted(text)))
+        else:
+            checkpoint.remove(folder)
+            facts = {**wanted, "info": profile_info(name, now(), options.method)}
+            checkpoint.begin(folder, facts)
+        done = state.step if state is not None else 0
+        log = RunLog(folder / LOG, done)
+        log.write("resume" if done else "start", step=done, steps=steps, rows=len(rows), **wanted)
+        tell(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done, log.path))
+        if "base_loss" not in facts:
+            loss = mean_of(at.model, held_rows, "held-out loss of the base", tell) if held_rows else None
+            facts["base_loss"] = loss.nats if loss else None
+            checkpoint.begin(folder, facts)
+
+        def seen(event: Any) -> None:
+            log.take(event)
+            tell(event)
+
+        result = train(at.model, rows, options, held=held_rows, folder=folder, state=state, on_event=seen)
         profile = Profile(
-            info=profile_info(name, facts["created"], options.method),
+            info=facts["info"],
             base=at.info.header(),
-            metrics={"data_sha256": facts["data"], "seed": options.seed, "steps": steps, "train_rows": len(examples)},
+            metrics={
+                "data_sha256": facts["data"],
+                "seed": options.seed,
+                "steps": result.step,
+                "train_rows": len(examples),
+            },
             target_count=target_count(at.model),
             model_count=model_count(at.model),
             tensors=road_of(options, at.model).encode(result.latents),
@@ -115,7 +140,7 @@ def train_profile(
             began,
             result.losses,
         )
-        fsio.remove(folder)
+        checkpoint.remove(folder)
     return report
 
 
@@ -128,7 +153,3 @@ def split(
     if isinstance(valid, str) and valid == "none":
         return examples, []
     return examples, import_examples(valid, imports)[0]
-
-
-def _held_out(model: Any, rows: list[TokenRow], stage: str, tell: OnEvent) -> Loss | None:
-    return mean_of(model, rows, stage, tell) if rows else None

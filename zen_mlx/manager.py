@@ -137,6 +137,9 @@ class ZenPersonalizationManager:
         seed: int = 0,
         method: str = "sign",
         bits_per_weight: float | None = None,
+        eval_every: int | None = None,
+        patience: int | None = None,
+        checkpoint_s: float = 300.0,
         resume: bool = False,
         replace: bool = False,
         on_event: OnEvent | None = None,
@@ -147,12 +150,24 @@ class ZenPersonalizationManager:
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
-        `create.Prepared`, `create.Stage` and `train.trainer.StepReport`. SIGINT saves the run and raises
-        `train.trainer.Interrupted`; `resume=True` goes on from there. `method`: "sign" (one bit a weight) or "factor"
+        `create.Prepared`, `made.Stage` and what `train.events` has. SIGINT saves the run and raises
+        `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. The options of the loop are
+        those of `train.options.TrainOptions`. `method`: "sign" (one bit a weight) or "factor"
         (low rank, for which `bits_per_weight` bounds the whole file).
         """
         options = TrainOptions(
-            epochs, steps, batch_size, accumulate, max_length, seed, method, bits_per_weight, self.config
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            max_length=max_length,
+            seed=seed,
+            method=method,
+            bits_per_weight=bits_per_weight,
+            config=self.config,
+            eval_every=eval_every,
+            patience=patience,
+            checkpoint_s=checkpoint_s,
         )
         with self._without_profile():
             return train_profile(

@@ -4,7 +4,9 @@ Everything zen_mlx keeps lives under one folder, `ZEN_HOME`:
 
     profiles/NAME.bitdelta        finished profiles
     bases/ALIAS/                  converted base models that did not come from the hub cache
-    runs/NAME/                    checkpoint of an unfinished training run (0700)
+    runs/NAME/                    checkpoints and log of an unfinished training run (0700)
+    logs/NAME.jsonl, NAME.png     numbers of the run that made a profile, and the plot of its losses
+    reports/NAME.md               a few answers before and after it (0600)
     downloads/                    the part of a profile's download that has arrived so far
     digests.json                  weight digests by file size and mtime
     history                       lines typed into `zen chat`
@@ -54,6 +56,21 @@ def profile_path(home: Path, name: str) -> Path:
 def run_dir(home: Path, name: str) -> Path:
     """`home/runs/NAME`: where an unfinished training run of profile `name` keeps its checkpoint."""
     return home / "runs" / check_name(name)
+
+
+def log_path(home: Path, name: str) -> Path:
+    """`home/logs/NAME.jsonl`."""
+    return home / "logs" / f"{check_name(name)}.jsonl"
+
+
+def plot_path(home: Path, name: str) -> Path:
+    """`home/logs/NAME.png`."""
+    return home / "logs" / f"{check_name(name)}.png"
+
+
+def report_path(home: Path, name: str) -> Path:
+    """`home/reports/NAME.md`."""
+    return home / "reports" / f"{check_name(name)}.md"
 
 
 def base_dir(name: str) -> Path:

@@ -145,7 +145,7 @@ def test_a_run_learns_and_the_file_holds_its_last_step(tiny_model: Path) -> None
     model.set_dtype(mx.float32)
     options = TrainOptions(steps=24, batch_size=4, method="factor", bits_per_weight=4, config=FAST)
     reports: list[StepReport] = []
-    result = train(model, rows_of(4), options, on_step=reports.append)
+    result = train(model, rows_of(4), options, on_event=reports.append)
     assert result.losses[-1] < result.losses[0] - 0.3
     assert [r.quantized_share for r in reports] == [0.0] * 6 + [1.0] * 18
     road, share = road_of(options, model), Share()

@@ -37,12 +37,15 @@ from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.names import run_dir
 from zen_mlx.train import checkpoint
 from zen_mlx.train.encode import encode_latents
+from zen_mlx.train.events import Noted
 from zen_mlx.train.optimizer import AdamState
+from zen_mlx.train.state import RunState
 from zen_mlx.train.ste import scales
 from zen_mlx.train.trainer import Interrupted, StepReport, TrainOptions, TrainResult, train
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)
 WILD = BitDeltaConfig(learning_rate_scale=1e38, delta_regularization=0.0, sparsity_penalty=0.0)
+STATE = "state-%08d.safetensors"
 CANARY = "canary-7f3a"
 TEXTS = [{"prompt": f"{CANARY} {i}?", "completion": f"{CANARY} is {i * i}."} for i in range(6)]
 
@@ -76,6 +79,12 @@ def at_step(step: int, act: Callable[[], Any]) -> Callable[[Any], None]:
     return tell
 
 
+def step_of(folder: Path) -> int:
+    state = checkpoint.load(folder)
+    assert state is not None
+    return state.step
+
+
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -83,7 +92,7 @@ def interrupt() -> None:
 def test_the_loss_falls_and_the_last_steps_are_one_bit(model: Any) -> None:
     reports: list[StepReport] = []
     options = TrainOptions(steps=24, batch_size=4, config=FAST)
-    result = train(model, rows_of(4), options, on_step=reports.append)
+    result = train(model, rows_of(4), options, on_event=reports.append)
     assert result.losses == [report.loss for report in reports]
     assert result.losses[-1] < result.losses[0] - 0.5
     assert [report.step for report in reports] == list(range(1, 25))
@@ -126,7 +135,7 @@ def test_the_model_is_left_as_it_was(tiny_model: Path, end: str) -> None:
     options = TrainOptions(steps=3, config=FAST)
     if expected:
         with pytest.raises(expected):
-            train(model, rows_of(2), options, on_step=at_step(1, act))
+            train(model, rows_of(2), options, on_event=at_step(1, act))
     else:
         train(model, rows_of(2), options)
     after = dict(tree_flatten(model.parameters()))
@@ -209,7 +218,7 @@ def test_few_rows(model: Any) -> None:
         train(model, [], TrainOptions())
     for count in (1, 3):
         result = train(model, rows_of(count), TrainOptions(epochs=2, batch_size=16, config=FAST))
-        assert result.steps == len(result.losses) == 1
+        assert result.steps == len(result.losses) == 2, "a set smaller than the batch is a step by itself"
     assert TrainOptions(epochs=2, batch_size=4, accumulate=2).step_count(20) == 5
 
 
@@ -234,16 +243,16 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bytes(
         assert (caught.value.step, caught.value.steps) == (step, 8)
         assert isinstance(caught.value, KeyboardInterrupt)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert sorted(entry.name for entry in folder.iterdir()) == ["run.json", "state.safetensors"]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["log.jsonl", "run.json", STATE % 3, STATE % 5]
     assert all(stat.S_IMODE(entry.stat().st_mode) == 0o600 for entry in folder.iterdir())
     assert all(CANARY.encode() not in entry.read_bytes() for entry in folder.iterdir())
-    assert checkpoint.load_step(folder) == 5
+    assert step_of(folder) == 5
 
     for change, field in (
         ({"data": TEXTS[1:]}, "data"),
-        ({"steps": 9}, "options"),
+        ({"steps": 9}, "options.steps"),
         ({"valid": TEXTS[:1]}, "held_out"),
-        ({"seed": 1}, "options"),
+        ({"seed": 1}, "options.seed"),
     ):
         with pytest.raises(ResumeMismatchError) as mismatch:
             manager.create_profile("p", **{"data": TEXTS, **options, **change}, resume=True)
@@ -253,7 +262,7 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bytes(
         manager.create_profile("p", TEXTS, **options)
     with pytest.raises(DataError):
         manager.create_profile("p", [""], replace=True)
-    assert checkpoint.load_step(folder) == 5, "bad data does not cost the unfinished run"
+    assert step_of(folder) == 5, "bad data does not cost the unfinished run"
 
     report = manager.create_profile("p", TEXTS, **options, resume=True)
     assert report.path.read_bytes() == whole
@@ -278,26 +287,50 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint(tiny_model: Path) -> None
     with pytest.raises(Interrupted):
         wild.create_profile("p", TEXTS, steps=6, on_event=at_step(1, interrupt))
     folder = run_dir(wild.home, "p")
-    before = (folder / "state.safetensors").read_bytes()
-    with pytest.raises(TrainingError) as caught:
+    before = (folder / (STATE % 1)).read_bytes()
+    with pytest.raises(TrainingError, match="state after step 1 is kept") as caught:
         wild.create_profile("p", TEXTS, steps=6, resume=True)
     assert caught.value.field == "learning_rate_scale"
-    assert (folder / "state.safetensors").read_bytes() == before
+    assert "--replace --learning-rate-scale 1e+37" in str(caught.value.hint)
+    assert (folder / (STATE % 1)).read_bytes() == before
     assert wild.profiles() == []
 
 
-def test_a_damaged_checkpoint_is_said_to_be(manager: ZenPersonalizationManager) -> None:
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    manager: ZenPersonalizationManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "now", lambda: "2026-01-01T00:00:00Z")
+    whole = manager.create_profile("p", TEXTS, steps=4).path.read_bytes()
+    with pytest.raises(Interrupted):
+        manager.create_profile("p", TEXTS, steps=4, replace=True, checkpoint_s=0, on_event=at_step(3, interrupt))
+    folder = run_dir(manager.home, "p")
+    newest, before = (folder / (STATE % step) for step in (3, 2))
+    state = newest.read_bytes()
+    flipped = bytearray(state)
+    flipped[-9] ^= 4
+    for damaged in (b"", state[:100], state[:-5], b"\xff" * 200, bytes(flipped)):
+        newest.write_bytes(damaged)
+        notes: list[str] = []
+        assert checkpoint.load(folder, notes.append).step == 2  # type: ignore[union-attr]
+        assert [("damaged" in note, STATE % 3 in note) for note in notes] == [(True, True)]
+    events: list[Any] = []
+    kept = before.read_bytes()
+    before.write_bytes(b"")
+    with pytest.raises(FormatError, match="damaged"):
+        manager.create_profile("p", TEXTS, steps=4, resume=True)
+    before.write_bytes(kept)
+    report = manager.create_profile("p", TEXTS, steps=4, resume=True, on_event=events.append)
+    assert report.path.read_bytes() == whole
+    assert ["damaged" in event.text for event in events if isinstance(event, Noted)] == [True]
+    assert [event.step for event in events if isinstance(event, StepReport)] == [3, 4]
+
+
+def test_a_damaged_run_json_is_said_to_be(manager: ZenPersonalizationManager) -> None:
     with pytest.raises(Interrupted):
         manager.create_profile("p", TEXTS, steps=4, on_event=at_step(2, interrupt))
     folder = run_dir(manager.home, "p")
-    state = (folder / "state.safetensors").read_bytes()
-    for damaged in (b"", state[:100], state[:-5], b"\xff" * 200):
-        (folder / "state.safetensors").write_bytes(damaged)
-        with pytest.raises(FormatError, match="damaged"):
-            manager.create_profile("p", TEXTS, steps=4, resume=True)
-    (folder / "state.safetensors").write_bytes(state)
     facts = json.loads((folder / "run.json").read_text())
-    assert set(facts) == {"data", "held_out", "weights", "tokenizer", "options", "created", "base_loss"}
+    assert set(facts) == {"data", "held_out", "weights", "tokenizer", "options", "info", "base_loss"}
     for damaged in (b"{", b"[]", b"\xff"):
         (folder / "run.json").write_bytes(damaged)
         with pytest.raises(FormatError, match=r"run\.json"):
@@ -306,19 +339,27 @@ def test_a_damaged_checkpoint_is_said_to_be(manager: ZenPersonalizationManager) 
 
 def test_a_disk_that_refuses_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    latents = {"w": mx.ones((300, 300))}
-    checkpoint.save(folder, {"data": "x"}, latents, AdamState({}, {}, 1))
-    before = (folder / "state.safetensors").read_bytes()
+
+    def state(step: int) -> RunState:
+        return RunState({"w": mx.ones((300, 300))}, AdamState({}, {}, step))
+
+    checkpoint.begin(folder, {"data": "x"})
+    checkpoint.save(folder, state(1))
+    before = (folder / (STATE % 1)).read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(StorageError):
-            checkpoint.save(folder, {"data": "x"}, latents, AdamState({}, {}, 2))
+            checkpoint.save(folder, state(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert (folder / "state.safetensors").read_bytes() == before
-    assert sorted(entry.name for entry in folder.iterdir()) == ["run.json", "state.safetensors"]
-    assert checkpoint.load_step(folder) == 1
+    assert (folder / (STATE % 1)).read_bytes() == before
+    assert sorted(entry.name for entry in folder.iterdir()) == ["run.json", STATE % 1]
+    for step in (2, 3, 4):
+        checkpoint.save(folder, state(step))
+    (folder / ".state-torn.tmp").write_bytes(b"x")
+    assert checkpoint.load(folder).step == 4  # type: ignore[union-attr]
+    assert sorted(entry.name for entry in folder.iterdir()) == ["run.json", STATE % 3, STATE % 4]
 
 
 def test_a_penalty_that_would_erase_every_delta_is_refused(tiny_model):

@@ -1,14 +1,21 @@
-"""A training run on disk: latents, moments and where the run stood, published whole.
+"""A training run on disk, every file published whole: a run that is killed at any point can go on.
 
-ZEN_HOME/runs/NAME/           0700, removed when the run is done
-    run.json                  what must be the same to go on: data, base and settings, as digests and numbers
-    state.safetensors         latents, m, v and the step, in one file, so that they cannot disagree
+ZEN_HOME/runs/NAME/               0700, removed when the run is done
+    run.json                      what must be the same to go on and what was settled at the start; written first, removed first
+    state-00000120.safetensors    arrays and numbers of `state.RunState` after step 120; the newest two are kept
+    log.jsonl                     `log`
+
+A run without a state begins at step 0. A state that is damaged (its CRC-32 covers every array) is passed over for the one
+before it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +26,31 @@ from safetensors import SafetensorError, safe_open
 from .. import fsio
 from ..errors import FormatError, ResumeMismatchError, StorageError
 from .optimizer import AdamState
+from .state import Progress, RunState
 
-RUN, STATE = "run.json", "state.safetensors"
+RUN = "run.json"
+KEPT = 2
+_STATE = re.compile(r"state-(\d{8})\.safetensors")
 
 
 def exists(folder: Path) -> bool:
     """True when `folder` holds an unfinished run."""
-    return (folder / RUN).is_file() and (folder / STATE).is_file()
+    return (folder / RUN).is_file()
 
 
-def save(folder: Path, facts: Mapping[str, Any], latents: Mapping[str, mx.array], adam: AdamState) -> None:
-    """Publish the run's state; `facts` are the JSON values that a resumed run must share."""
+def begin(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Publish what the run is; a folder that is there is emptied first, unless it is this run's."""
+    if not exists(folder):
+        fsio.remove(folder)
     fsio.make_dir(folder)
-    tensors = {f"latent/{name}": array for name, array in latents.items()}
-    tensors |= {f"m/{name}": array for name, array in adam.m.items()}
-    tensors |= {f"v/{name}": array for name, array in adam.v.items()}
-    with fsio.publish(folder / STATE, mode=fsio.PRIVATE_FILE_MODE) as temporary:
-        # mx.save_safetensors insists on its own suffix.
-        written = temporary.with_suffix(".safetensors")
-        try:
-            mx.save_safetensors(str(written), tensors, metadata={"step": str(adam.step)})
-            written.rename(temporary)
-        except RuntimeError as error:  # how MLX says that a write failed
-            raise StorageError("the disk refused the checkpoint; the one before it is kept", path=folder) from error
-        finally:
-            written.unlink(missing_ok=True)
-    if not (folder / RUN).exists():
-        fsio.write_json(folder / RUN, dict(facts), mode=fsio.PRIVATE_FILE_MODE)
+    folder.chmod(fsio.PRIVATE_DIR_MODE)
+    fsio.write_json(folder / RUN, dict(facts), mode=fsio.PRIVATE_FILE_MODE)
+
+
+def remove(folder: Path) -> None:
+    """Remove the run; whatever a kill leaves of the folder is no run any more."""
+    fsio.remove(folder / RUN)
+    fsio.remove(folder)
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -58,7 +63,7 @@ def facts(folder: Path) -> dict[str, Any]:
             "the checkpoint's run.json is damaged", path=path, hint="start again with --replace"
         ) from error
     if not isinstance(value, dict):
-        raise FormatError("the checkpoint's run.json is not an object", path=path)
+        raise FormatError("the checkpoint's run.json is not an object", path=path, hint="start again with --replace")
     return value
 
 
@@ -66,39 +71,118 @@ def check_same(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The stored facts, if every one in `wanted` is the same; else `ResumeMismatchError` naming the first that is not."""
     stored = facts(folder)
     for name, value in wanted.items():
-        if stored.get(name) != value:
+        different = _difference(name, stored.get(name), value)
+        if different is not None:
+            field, before, now = different
             raise ResumeMismatchError(
                 "this run was started with something else",
                 path=folder,
-                field=name,
-                expected=stored.get(name),
-                found=value,
-                hint="resume with the same data and settings, or start again with --replace",
+                field=field,
+                expected=before,
+                found=now,
+                hint="resume with the same data, base and settings, or start again with --replace",
             )
     return stored
 
 
-def load_step(folder: Path) -> int:
-    """Steps done when the checkpoint was written; only the file's header is read."""
-    try:
-        with safe_open(folder / STATE, framework="numpy") as file:
-            return int((file.metadata() or {})["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise FormatError(
-            "the checkpoint is damaged", path=folder / STATE, hint="start again with --replace"
-        ) from error
+def save(folder: Path, state: RunState) -> None:
+    """Publish `state` as the newest one and drop those before the last two.
+
+    StorageError when the disk refuses; what was there before is kept.
+    """
+    arrays = _arrays(state)
+    mx.eval(arrays)
+    details = {"step": state.step, "progress": asdict(state.progress), "crc32": _crc32(arrays)}
+    path = folder / f"state-{state.step:08d}.safetensors"
+    with fsio.publish(path, mode=fsio.PRIVATE_FILE_MODE) as temporary:
+        # mx.save_safetensors insists on its own suffix.
+        written = temporary.with_suffix(".safetensors")
+        try:
+            mx.save_safetensors(str(written), arrays, metadata={"run": json.dumps(details)})
+            written.rename(temporary)
+        except RuntimeError as error:  # how MLX says that a write failed
+            raise StorageError("the disk refused the checkpoint; the one before it is kept", path=folder) from error
+        finally:
+            written.unlink(missing_ok=True)
+    for old in states(folder)[KEPT:]:
+        fsio.remove(old)
 
 
-def load(folder: Path) -> tuple[dict[str, mx.array], AdamState]:
-    """(latents, optimizer state) of the checkpoint."""
-    path = folder / STATE
-    groups: dict[str, dict[str, mx.array]] = {"latent": {}, "m": {}, "v": {}}
+def states(folder: Path) -> list[Path]:
+    """The run's states, newest first."""
+    found = [entry for entry in folder.iterdir() if _STATE.fullmatch(entry.name)] if folder.is_dir() else []
+    return sorted(found, reverse=True)
+
+
+def load(folder: Path, note: Callable[[str], None] = lambda text: None) -> RunState | None:
+    """The newest state that is whole, None for a run that has none yet; `note` gets a sentence for each damaged one.
+
+    What a kill left of a write is removed. FormatError when every state is damaged.
+    """
+    for entry in folder.iterdir():
+        if entry.name.startswith(".state-"):
+            fsio.remove(entry)
+    found = states(folder)
+    for path in found:
+        try:
+            state = _read(path)
+        except FormatError as error:
+            if path == found[-1]:
+                raise
+            note(f"{error}; going on from the one before it")
+            continue
+        return state
+    return None
+
+
+def _difference(field: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
+    """(field, stored, wanted) of the first value that differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {**now, **before}:
+            different = _difference(f"{field}.{key}", before.get(key), now.get(key))
+            if different is not None:
+                return different
+        return None
+    return None if before == now else (field, before, now)
+
+
+def _arrays(state: RunState) -> dict[str, mx.array]:
+    """group/name -> array."""
+    groups = {"latent": state.latents, "m": state.adam.m, "v": state.adam.v, "best": state.best or {}}
+    return {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
+
+
+def _crc32(arrays: Mapping[str, Any]) -> int:
+    crc = 0
+    for name in sorted(arrays):
+        crc = zlib.crc32(name.encode(), crc)
+        crc = zlib.crc32(np.ascontiguousarray(np.asarray(arrays[name])).reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
+def _read(path: Path) -> RunState:
+    groups: dict[str, dict[str, mx.array]] = {name: {} for name in ("latent", "m", "v", "best")}
+    crc = 0
     try:
         with safe_open(path, framework="numpy") as file:
-            step = int((file.metadata() or {})["step"])
-            for key in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+            details = json.loads((file.metadata() or {})["run"])
+            for key in sorted(file.keys()):
                 group, _, name = key.partition("/")
-                groups[group][name] = mx.array(np.ascontiguousarray(file.get_tensor(key)))
-    except (SafetensorError, KeyError, ValueError) as error:
+                values = np.ascontiguousarray(file.get_tensor(key))
+                crc = zlib.crc32(values.reshape(-1).view(np.uint8).data, zlib.crc32(key.encode(), crc))
+                groups[group][name] = mx.array(values)
+            progress = Progress(**details["progress"])
+            step = int(details["step"])
+            stored = details["crc32"]
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise FormatError("the checkpoint is damaged", path=path, hint="start again with --replace") from error
-    return groups["latent"], AdamState(groups["m"], groups["v"], step)
+    if crc != stored:
+        raise FormatError(
+            "the checkpoint is damaged",
+            path=path,
+            field="crc32",
+            expected=stored,
+            found=crc,
+            hint="start again with --replace",
+        )
+    return RunState(groups["latent"], AdamState(groups["m"], groups["v"], step), progress, groups["best"] or None)

@@ -21,6 +21,9 @@ class TrainOptions:
     """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
 
     method: `sign` or `factor`; bits_per_weight: what the whole file may take, for `factor` (default 0.33).
+    eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
+    0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
+    checkpoint_s: seconds between checkpoints; it changes nothing that is computed.
     """
 
     epochs: float = 2.0
@@ -32,6 +35,9 @@ class TrainOptions:
     method: str = "sign"
     bits_per_weight: float | None = None
     config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
+    eval_every: int | None = None
+    patience: int | None = None
+    checkpoint_s: float = 300.0
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("accumulate", 1), ("max_length", 8), ("seed", 0)):
@@ -39,6 +45,18 @@ class TrainOptions:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
         if self.steps is not None and self.steps < 1:
             raise ConfigError("bad steps", field="steps", expected="at least 1", found=self.steps)
+        for name, least in (("eval_every", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=value)
+        if self.patience is not None and self.eval_every == 0:
+            raise ConfigError(
+                "patience counts evaluations, and there are none", field="eval_every", expected="at least 1", found=0
+            )
+        if not (math.isfinite(self.checkpoint_s) and self.checkpoint_s >= 0):
+            raise ConfigError(
+                "bad time between checkpoints", field="checkpoint_s", expected="a number >= 0", found=self.checkpoint_s
+            )
         if not (math.isfinite(self.epochs) and self.epochs > 0):
             raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
         if self.method not in ROADS:
@@ -49,16 +67,24 @@ class TrainOptions:
 
     @property
     def rows_per_step(self) -> int:
-        """Rows whose mean gradient makes one step."""
+        """Rows whose mean gradient makes one step, where there are that many."""
         return self.batch_size * self.accumulate
+
+    def rows_of_step(self, rows: int) -> int:
+        """Rows of a step of a set of `rows` rows: a smaller set is a step by itself."""
+        return min(self.rows_per_step, max(rows, 1))
 
     def step_count(self, rows: int) -> int:
         """Steps of the run over `rows` rows."""
-        return self.steps or max(1, math.ceil(self.epochs * rows / self.rows_per_step))
+        return self.steps or max(1, math.ceil(self.epochs * rows / self.rows_of_step(rows)))
+
+    def eval_steps(self, steps: int) -> int:
+        """Steps between two looks at the held-out loss in a run of `steps`; 0: none."""
+        return max(10, math.ceil(steps / 10)) if self.eval_every is None else self.eval_every
 
     def facts(self) -> dict[str, Any]:
-        """The settings as JSON values."""
-        return asdict(self)
+        """The settings that the result depends on, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "checkpoint_s"}
 
 
 def road_of(options: TrainOptions, model: nn.Module) -> Road:

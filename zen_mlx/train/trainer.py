@@ -1,13 +1,13 @@
-"""The loop: batches -> gradients -> latents, with a checkpoint to go on from.
+"""The loop: batches -> gradients -> latents, with checkpoints to go on from and looks at held-out rows.
 
 Knows nothing about files of data, names of profiles or how progress is shown.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,43 +16,37 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..data.batches import batch_rows
-from ..data.loss import logits_at_labels, nats
+from ..data.loss import mean_loss
 from ..data.tokens import TokenRow
-from ..errors import ConfigError, DataError, TrainingError
+from ..errors import ConfigError, DataError, StorageError
 from . import checkpoint
+from .events import Evaluated, Noted, Saved, StepReport
 from .gradients import step_gradients
-from .optimizer import CLIP_NORM, AdamState, global_norm, update
+from .guard import EarlyStop, Guard
+from .optimizer import CLIP_NORM, global_norm, update
 from .options import TrainOptions, road_of
-from .overlay import Share, overlaid, put_arrays, trained_arrays
+from .overlay import Overlay, Share, overlaid, put_arrays, trained_arrays
+from .schedule import Schedule
 from .signals import Interrupted, stop_signals
+from .state import RunState
 
-__all__ = ["Interrupted", "StepReport", "TrainOptions", "TrainResult", "road_of", "train"]
+__all__ = ["Interrupted", "StepReport", "TrainOptions", "TrainResult", "check_run", "road_of", "train"]
 
-CHECKPOINT_SECONDS = 300.0
-EXPLODED_NATS = 50.0  # a model that knows nothing loses ln(vocabulary), about 11
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did. loss: mean nats per supervised token of its batch; tokens: supervised ones."""
-
-    step: int
-    steps: int
-    loss: float
-    rate: float
-    quantized_share: float
-    tokens: int
-    seconds: float
+HELD_ROWS, HELD_TOKENS = 32, 8192  # most that one look at held-out rows computes
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The trained arrays at the end (f32, by `overlay.array_name`) and the loss of every step that this process ran."""
+    """The arrays to be stored (f32, by `overlay.array_name`) and the loss of every step that this process ran.
+
+    step: the one they are from; it is below `steps` when an earlier one was better on held-out rows.
+    """
 
     latents: dict[str, mx.array]
     losses: list[float]
     steps: int
     resumed_from: int
+    step: int
 
 
 def train(
@@ -60,79 +54,190 @@ def train(
     rows: list[TokenRow],
     options: TrainOptions,
     *,
+    held: Sequence[TokenRow] = (),
     folder: Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-    on_step: Callable[[StepReport], None] | None = None,
+    state: RunState | None = None,
+    on_event: Callable[[Any], None] | None = None,
 ) -> TrainResult:
     """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
-    With `folder`, the run is checkpointed there every five minutes and on SIGINT or SIGTERM (then `Interrupted` is
-    raised), and goes on from a checkpoint that lies there. On the CPU, a resumed run ends in the same bytes.
-    Raises `TrainingError` when the loss explodes or is no longer a number; the last checkpoint stays.
+    With `folder`, the run is checkpointed there every `options.checkpoint_s` seconds and on SIGINT or SIGTERM (then
+    `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
+    Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
     """
+    schedule = check_run(model, rows, options, held)
+    road = road_of(options, model)
+    share = Share()
+    losses: list[float] = []
+    with (
+        overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers,
+        stop_signals() as stopped,
+    ):
+        if state is None:
+            state = RunState(trained_arrays(layers))
+        start = state.step
+        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None))
+        looks = _Looks(run, held_part(held))
+        saver = _Saver(run, folder)
+        while run.unfinished:
+            losses.append(run.step(saver.kept))
+            looks.after_step()
+            if stopped() and run.unfinished:
+                saver.save()
+                raise Interrupted(state.step, schedule.steps)
+            saver.now_and_then()
+        run.guard.check_arrays(state, saver.kept)
+    best, at = state.latents, state.step
+    if state.best is not None:
+        best, at = state.best, state.progress.best_step
+    return TrainResult(best, losses, schedule.steps, start, at)
+
+
+def check_run(
+    model: nn.Module, rows: Sequence[TokenRow], options: TrainOptions, held: Sequence[TokenRow] = ()
+) -> Schedule:
+    """The schedule of the run that these make; DataError or ConfigError when there can be none."""
     if not rows:
         raise DataError("there are no rows to train on")
-    steps = options.step_count(len(rows))
-    config = options.config
-    road = road_of(options, model)
-    schedule = road.schedule(steps)
-    if schedule.peak * config.delta_regularization >= 1:
+    if options.patience is not None and not held:
+        raise ConfigError("early stopping needs held-out rows", field="patience", found=options.patience)
+    schedule = road_of(options, model).schedule(options.step_count(len(rows)))
+    penalty = options.config.delta_regularization
+    if schedule.peak * penalty >= 1:
         raise ConfigError(
             "the penalty would set every delta to zero",
             field="delta_regularization",
             expected=f"less than {1 / schedule.peak:g} at this learning rate",
-            found=config.delta_regularization,
+            found=penalty,
         )
-    share = Share()
-    losses: list[float] = []
-    with overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers:
-        adam = AdamState()
-        latents = trained_arrays(layers)
-        if folder is not None and checkpoint.exists(folder):
-            latents, adam = checkpoint.load(folder)
-        start = adam.step
+    return schedule
 
-        def save() -> None:
-            if folder is not None:
-                checkpoint.save(folder, facts or {}, latents, adam)
 
-        with stop_signals() as stopped, logits_at_labels(model) as forward:
-            grad_of = nn.value_and_grad(model, lambda i, p, y, w: nats(forward(i, p), y, w))
-            saved_at = time.monotonic()
-            for step in range(start, steps):
-                began = time.monotonic()
-                put_arrays(layers, latents)
-                share.value = schedule.quantized_share(step)
-                picked = batch_rows(rows, options.rows_per_step, options.seed, step)
-                total, tokens, grads = step_gradients(grad_of, picked)
-                loss = total / max(tokens, 1)
-                norm = global_norm(grads) / max(tokens, 1)
-                if not (loss < EXPLODED_NATS and math.isfinite(norm)):
-                    raise TrainingError(
-                        f"the loss has exploded at step {step + 1}; the last checkpoint, if any, is kept",
-                        field="learning_rate_scale",
-                        found=config.learning_rate_scale,
-                        hint="use a smaller learning_rate_scale",
-                    )
-                rate = schedule.rate(step)
-                clip = min(1.0, CLIP_NORM / (norm + 1e-6))
-                update(
-                    latents,
-                    grads,
-                    adam,
-                    rate=rate,
-                    grad_scale=clip / max(tokens, 1),
-                    l2=config.delta_regularization,
-                    l1=config.sparsity_penalty,
-                )
-                losses.append(loss)
-                if on_step is not None:
-                    seconds = time.monotonic() - began
-                    on_step(StepReport(step + 1, steps, loss, rate, share.value, tokens, seconds))
-                if stopped() and step + 1 < steps:
-                    save()
-                    raise Interrupted(step + 1, steps)
-                if time.monotonic() - saved_at > CHECKPOINT_SECONDS and step + 1 < steps:
-                    save()
-                    saved_at = time.monotonic()
-    return TrainResult(latents, losses, steps, start)
+def held_part(rows: Sequence[TokenRow]) -> list[TokenRow]:
+    """The held-out rows that are looked at during a run: evenly spaced, at most HELD_ROWS and about HELD_TOKENS tokens."""
+    part = [rows[index * len(rows) // HELD_ROWS] for index in range(HELD_ROWS)] if len(rows) > HELD_ROWS else list(rows)
+    kept: list[TokenRow] = []
+    tokens = 0
+    for row in part:
+        if kept and tokens + len(row.ids) > HELD_TOKENS:
+            continue
+        kept.append(row)
+        tokens += len(row.ids)
+    return kept
+
+
+class _Run:
+    """What the parts of the loop share."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rows: list[TokenRow],
+        options: TrainOptions,
+        schedule: Schedule,
+        layers: dict[str, Overlay],
+        share: Share,
+        state: RunState,
+        tell: Callable[[Any], None],
+    ) -> None:
+        self.model, self.options, self.schedule, self.layers, self.share = model, options, schedule, layers, share
+        self.state, self.tell = state, tell
+        self.guard = Guard(options, len(rows), state.progress)
+        self.early = EarlyStop(options.patience, state.progress)
+        self._rows = rows
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is a step to take."""
+        return self.state.step < self.schedule.steps and not self.early.done
+
+    def step(self, kept: int | None) -> float:
+        """One step of the state; returns its loss. `kept`: the step of the last checkpoint, for an error to name."""
+        began = time.monotonic()
+        options, state, step = self.options, self.state, self.state.step
+        mx.random.seed(zlib.crc32(f"{options.seed}/{step}".encode()))
+        put_arrays(self.layers, state.latents)
+        self.share.value = self.schedule.quantized_share(step)
+        picked = batch_rows(self._rows, options.rows_of_step(len(self._rows)), options.seed, step)
+        total, tokens, grads = step_gradients(self.model, picked)
+        loss = total / max(tokens, 1)
+        norm = global_norm(grads) / max(tokens, 1)
+        self.guard.check(step + 1, loss, norm, kept)
+        rate = self.schedule.rate(step)
+        update(
+            state.latents,
+            grads,
+            state.adam,
+            rate=rate,
+            grad_scale=min(1.0, CLIP_NORM / (norm + 1e-6)) / max(tokens, 1),
+            l2=options.config.delta_regularization,
+            l1=options.config.sparsity_penalty,
+        )
+        seconds = time.monotonic() - began
+        memory = mx.get_active_memory(), mx.get_peak_memory()
+        steps = self.schedule.steps
+        self.tell(StepReport(step + 1, steps, loss, rate, self.share.value, tokens, seconds, *memory))
+        return loss
+
+
+class _Looks:
+    """Held-out loss now and then, of the arrays as they would be stored: with lambda 1 on a road that quantizes.
+
+    Early stopping looks at those after a step that was trained with lambda 1 itself. Before that the arrays are not
+    trained for what is stored, so that the best of them would be a bad profile, and no reason to stop.
+    """
+
+    def __init__(self, run: _Run, rows: list[TokenRow]) -> None:
+        self._run, self._rows = run, rows
+        self._every = run.options.eval_steps(run.schedule.steps) if rows else 0
+
+    def after_step(self) -> None:
+        """Look, where it is time; the arrays of the best look are kept where early stopping wants them."""
+        run, step = self._run, self._run.state.step
+        last = run.early.wanted and step == run.schedule.steps
+        if not self._every or not (last or step % self._every == 0):
+            return
+        began = time.monotonic()
+        quantized = run.schedule.ramp is not None
+        counts = not quantized or run.schedule.quantized_share(step - 1) == 1.0
+        put_arrays(run.layers, run.state.latents)
+        run.share.value = 1.0 if quantized else 0.0
+        loss = mean_loss(run.model, self._rows)
+        best = run.early.wanted and counts and run.early.seen(step, loss.nats)
+        if best:
+            run.state.best = dict(run.state.latents)
+        run.tell(Evaluated(step, loss.nats, loss.tokens, time.monotonic() - began, counts, best))
+
+
+class _Saver:
+    """Writes checkpoints into `folder` (None: nowhere). kept: the step of the newest one."""
+
+    def __init__(self, run: _Run, folder: Path | None) -> None:
+        self._run, self._folder = run, folder
+        self._saved_at = time.monotonic()
+        self.kept: int | None = run.state.step or None
+
+    def save(self) -> None:
+        """Write one; errors pass."""
+        state, began = self._run.state, time.monotonic()
+        if self._folder is not None:
+            self._run.guard.check_arrays(state, self.kept)
+            checkpoint.save(self._folder, state)
+            self.kept = state.step
+            self._run.tell(Saved(state.step, time.monotonic() - began))
+        self._saved_at = time.monotonic()
+
+    def now_and_then(self) -> None:
+        """Write one when it is time; sooner at the end, so that a kill while measuring costs less.
+
+        A state whose loss is far above the start's does not replace one that is kept. A disk that refuses does not end
+        the run.
+        """
+        wait = self._run.options.checkpoint_s / (1 if self._run.unfinished else 5)
+        if time.monotonic() - self._saved_at < wait or not self._run.guard.calm:
+            return
+        try:
+            self.save()
+        except StorageError as error:
+            self._saved_at = time.monotonic()
+            self._run.tell(Noted(f"{error}; the run goes on"))
