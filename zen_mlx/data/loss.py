@@ -90,7 +90,8 @@ def nats_at_labels(
 
         def loss(ids: mx.array, positions: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
             if wrapper is not None:
-                wrapper._held = held = []
+                held: list[mx.array] = []
+                wrapper._held = held
                 try:
                     out = forward(ids, positions)
                 finally:
@@ -109,7 +110,8 @@ def _nats_in_chunks(
     """sum over chunks of nats(head(h)): equal in value and gradient by h, one chunk's logits at a time."""
     value_and_gradient = mx.value_and_grad(lambda h, y, w: nats(head(h), y, w))
     fixed = mx.stop_gradient(h)
-    total, slopes = mx.array(0.0), []
+    total = mx.array(0.0)
+    slopes: list[mx.array] = []
     for at in range(0, h.shape[0], most):
         piece = slice(at, at + most)
         # Depends on the chunk before: otherwise the evaluator may hold the logits of several.
