@@ -35,7 +35,7 @@ class _SelectedHead(nn.Module):
         return getattr(self._inner[0], name)
 
     def _logits_at(self, h: mx.array) -> mx.array:
-        chosen = h.reshape(-1, h.shape[-1])[self._positions[0]]
+        chosen = h.reshape(-1, h.shape[-1])[self._positions.pop()]
         if self._held is None:
             return self.logits(chosen)
         self._held.append(chosen)
@@ -158,7 +158,10 @@ def _selected(model: nn.Module) -> Iterator[tuple[Any, Callable[[mx.array, mx.ar
 
     def forward(ids: mx.array, positions: mx.array) -> mx.array:
         wrapper._positions = [positions]
-        return model(ids)
+        logits: mx.array = model(ids)
+        if wrapper._positions:  # nobody asked it: the head has another name
+            return logits.reshape(-1, logits.shape[-1])[wrapper._positions.pop()]
+        return logits
 
     setattr(parent, name, wrapper)
     try:

@@ -103,7 +103,7 @@ def lazy_reader(model: nn.Module) -> tuple[list[str], Reader]:
         value, packing = waiting.pop(name)
         if packing:
             value = mx.dequantize(value, **packing)
-        return np.array(value.astype(mx.float32))
+        return np.atleast_1d(np.array(value.astype(mx.float32)))
 
     return names, read
 
