@@ -1,15 +1,14 @@
 """Put a profile on a model, change it, take it off: model(x) becomes f(W + delta)(x), and f(W)(x) again, bit for bit.
 
 Two modes, one meaning. *Unmerged*: each target layer computes base + parts, and switching only points the layers at
-other arrays. *Merged*: each target gets a new array W + delta. Other parameters (norms, biases, embeddings, routers,
-`lm_head`) are replaced by base + delta, rounded to their own dtype, in both; `rows` may give an embedding or a head more
-rows than it has. Everything is checked before anything is changed. A model carries one profile at a time; base arrays
-are kept by reference and never written, so detaching restores them exactly.
+other arrays; so does a packed head or router. *Merged*: each target gets a new array W + delta. Other parameters (norms,
+biases, embeddings, routers, `lm_head`) are replaced by base + delta, rounded to their own dtype, in both; `rows` may
+give an embedding or a head more rows than it has. Everything is checked before anything is changed. A model carries one
+profile at a time; base arrays are kept by reference and never written, so detaching restores them exactly.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,7 +22,18 @@ from ..kernels.dispatch import Part, backend
 from .layers import join_siblings, remove_delta, set_delta
 from .merge import merge, merge_within_bound
 from .resident import Resident, ResidentTensor
-from .targets import array_shape, arrays, can_grow, is_quantized, model_count, target_count, target_layers, targets
+from .targets import (
+    array_shape,
+    arrays,
+    can_grow,
+    is_beside,
+    is_quantized,
+    missing_bytes,
+    model_count,
+    target_count,
+    target_layers,
+    targets,
+)
 
 __all__ = [
     "MODES",
@@ -55,12 +65,16 @@ class HasShape(Protocol):
 
 @dataclass(frozen=True)
 class _Slot:
-    """One array of the model that a profile may change, and the base's own array."""
+    """One array of the model that a profile may change, and the base's own array.
+
+    beside: unmerged, its delta is computed beside it: a target, or a packed layer outside them.
+    """
 
     module: nn.Module
     key: str
     base: mx.array
     target: bool
+    beside: bool
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class _Attachment:
     def __init__(self, slots: dict[str, _Slot], mode: str) -> None:
         self.slots = slots
         self.mode = mode
-        self.names = tuple(name for name, slot in slots.items() if slot.target) if mode == "unmerged" else ()
+        self.names = tuple(name for name, slot in slots.items() if slot.beside) if mode == "unmerged" else ()
         self.layers = tuple(slots[name].module for name in self.names)
         self.active: Resident | None = None
         self.replaced: set[str] = set()
@@ -122,7 +136,7 @@ class _Attachment:
     def _plan(self, resident: Resident) -> _Plan:
         tensors = resident.tensors
         if self.mode == "unmerged":
-            values = [(n, merge(self.slots[n].base, t)) for n, t in tensors.items() if not self.slots[n].target]
+            values = [(n, merge(self.slots[n].base, t)) for n, t in tensors.items() if not self.slots[n].beside]
             parts = tuple(tensors[name].dense_parts() if name in tensors else () for name in self.names)
             return _Plan(parts, values)
         if all(self.slots[name].base.dtype == mx.float32 for name in tensors):
@@ -139,7 +153,10 @@ def _attachment(model: nn.Module) -> _Attachment | None:
 
 def _slots(model: nn.Module) -> dict[str, _Slot]:
     names = target_layers(model)
-    return {name: _Slot(module, key, value, name in names) for name, module, key, value in arrays(model)}
+    return {
+        name: _Slot(module, key, value, name in names, name in names or is_beside(module, key))
+        for name, module, key, value in arrays(model)
+    }
 
 
 def check(model: nn.Module, tensors: Mapping[str, HasShape]) -> None:
@@ -154,13 +171,8 @@ def _check(slots: dict[str, _Slot], tensors: Mapping[str, HasShape]) -> None:
         if slot is None:
             raise TargetError("the base model has no such parameter", field=name, found="a delta for it")
         expected = array_shape(slot.module, slot.key)
-        more_rows = tensor.rows is not None and tensor.shape[1:] == expected[1:] and tensor.shape[0] > expected[0]
-        if tensor.shape != expected and not (more_rows and not slot.target and can_grow(slot.module, slot.key)):
-            raise TargetError(
-                "a delta has another shape than its parameter", field=name, expected=expected, found=tensor.shape
-            )
-        if not slot.target and not mx.issubdtype(slot.base.dtype, mx.floating):
-            extra_bytes = 2 * math.prod(expected) - slot.base.nbytes if is_quantized(slot.module) else 0
+        if not slot.beside and not mx.issubdtype(slot.base.dtype, mx.floating):
+            extra_bytes = missing_bytes(slot.module, slot.key) if is_quantized(slot.module) else 0
             raise TargetError(
                 "a quantized array outside the target layers cannot take a delta",
                 field=name,
@@ -168,11 +180,16 @@ def _check(slots: dict[str, _Slot], tensors: Mapping[str, HasShape]) -> None:
                 found=str(slot.base.dtype),
                 hint=f"use a base that is not quantized; in 16 bits this array takes {extra_bytes / 1e6:.1f} MB more",
             )
+        more_rows = tensor.rows is not None and tensor.shape[1:] == expected[1:] and tensor.shape[0] > expected[0]
+        if tensor.shape != expected and not (more_rows and not slot.beside and can_grow(name, slot.module, slot.key)):
+            raise TargetError(
+                "a delta has another shape than its parameter", field=name, expected=expected, found=tensor.shape
+            )
 
 
 def _resolve(slots: dict[str, _Slot], resident: Resident, mode: str) -> str:
     """`auto` as merged or unmerged; TargetError for merging into quantized weights."""
-    dtypes = {slots[name].base.dtype for name in resident.tensors if slots[name].target}
+    dtypes = {slots[name].base.dtype for name in resident.tensors if slots[name].beside}
     if mode == "auto":
         return "merged" if backend() == "cpu" and dtypes <= {mx.float32} else "unmerged"
     if mode == "merged" and not all(mx.issubdtype(dtype, mx.floating) for dtype in dtypes):

@@ -34,8 +34,8 @@ def merge(base: mx.array, tensor: ResidentTensor) -> mx.array:
 
     Rows beyond the base's last one count as zero there.
     """
-    value = base
-    if tensor.shape != base.shape:
+    value = base if base.ndim else base.reshape(1)
+    if tensor.shape != value.shape:
         missing = (tensor.shape[0] - base.shape[0], *base.shape[1:])
         value = mx.concatenate([base, mx.zeros(missing, base.dtype)])
     if tensor.parts:
@@ -46,6 +46,7 @@ def merge(base: mx.array, tensor: ResidentTensor) -> mx.array:
         # A copy, for assignment writes in place: the base's array stays as it is.
         value = mx.array(value)
         value[numbers] = changed.astype(base.dtype)
+    value = value if base.ndim else value.reshape(())
     mx.eval(value)
     return value
 

@@ -1,13 +1,15 @@
 """Which arrays of a model a delta may name, and how large they are.
 
-A *target* is the weight of a linear layer inside the model's layers (attention, MLP, experts): never an embedding, the
-`lm_head` or a router that chooses experts. Targets take sign planes and are computed beside the base; every other
-parameter may only be replaced as a whole.
+A *target* is the weight of a linear layer inside the model's layers (attention, MLP, experts, the projections of a
+state space): never an embedding, the head or a router that chooses experts. Targets take sign planes and are computed
+beside the base; every other parameter is replaced as a whole, but for a packed head or router, which is computed
+beside too.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import mlx.core as mx
@@ -16,6 +18,7 @@ import mlx.nn as nn
 from .layers import LINEAR, SWITCH, base_class
 
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
+_EXPERT = re.compile(r"\bexperts\.\d")
 
 
 def logical_shape(layer: nn.Module) -> tuple[int, ...]:
@@ -26,15 +29,25 @@ def logical_shape(layer: nn.Module) -> tuple[int, ...]:
     return (*weight.shape[:-1], weight.shape[-1] * 32 // layer.bits)
 
 
-def _is_router(path: str, switches: list[str]) -> bool:
+def _is_router(path: str, experts: list[str]) -> bool:
     """True where `path` runs through a router's name inside a block that also holds experts."""
     parts = path.split(".")
     for i, part in enumerate(parts):
         if part in ROUTERS:
             block = ".".join(parts[:i]) + "."
-            if any(switch.startswith(block) for switch in switches):
+            if any(each.startswith(block) for each in experts):
                 return True
     return False
+
+
+def _experts(modules: dict[str, nn.Module]) -> list[str]:
+    """Paths of what a router chooses from: stacked experts, or a list of them (DBRX)."""
+    return [path for path, module in modules.items() if isinstance(module, SWITCH) or _EXPERT.search(path)]
+
+
+def _inside(path: str) -> bool:
+    """Whether `path` lies in the model's numbered layers."""
+    return any(part.isdigit() for part in path.split("."))
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -49,11 +62,10 @@ def target_layers(model: nn.Module) -> dict[str, nn.Module]:
     Subclasses of the four kinds of layer are left alone: their call may mean something else.
     """
     modules = _modules(model)
-    switches = [path for path, module in modules.items() if isinstance(module, SWITCH)]
+    experts = _experts(modules)
     found: dict[str, nn.Module] = {}
     for path, module in modules.items():
-        inside = any(part.isdigit() for part in path.split("."))
-        if base_class(module) in LINEAR + SWITCH and inside and not _is_router(path, switches):
+        if base_class(module) in LINEAR + SWITCH and _inside(path) and not _is_router(path, experts):
             found[f"{path}.weight"] = module
     return found
 
@@ -82,14 +94,40 @@ def arrays(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, mx.array]]:
                 yield (f"{path}.{key}" if path else key), module, key, value
 
 
-def can_grow(module: nn.Module, key: str) -> bool:
+def can_grow(name: str, module: nn.Module, key: str) -> bool:
     """Whether `module[key]` may get more rows: an embedding or a head, to which the vocabulary adds tokens."""
-    return key == "weight" and isinstance(module, (nn.Embedding, nn.Linear)) and "bias" not in module
+    kinds = (nn.Embedding, nn.Linear)
+    return key == "weight" and isinstance(module, kinds) and "bias" not in module and not _inside(name)
+
+
+def is_beside(module: nn.Module, key: str) -> bool:
+    """Whether the delta of `module[key]`, no target, is computed beside it: a packed head or router."""
+    return key == "weight" and is_quantized(module) and base_class(module) in LINEAR
+
+
+def missing_bytes(module: nn.Module, key: str) -> int:
+    """What `module[key]`, packed, would take more in 16 bits."""
+    return 2 * math.prod(array_shape(module, key)) - int(module[key].nbytes)
+
+
+def kept_packed(model: nn.Module) -> dict[str, int]:
+    """Name -> `missing_bytes` of what stays as it is when a fine-tune is compressed on a packed base.
+
+    Packed embeddings and MLA's packed per-head projections take no delta; a packed head's would be 16-bit numbers,
+    mostly the error of its 4. Routers are small: theirs is kept.
+    """
+    wanted = target_layers(model)
+    found = {}
+    for name, module, key, _ in arrays(model):
+        router = is_beside(module, key) and _inside(name)
+        if key == "weight" and is_quantized(module) and name not in wanted and not router:
+            found[name] = missing_bytes(module, key)
+    return found
 
 
 def array_shape(module: nn.Module, key: str) -> tuple[int, ...]:
-    """The logical shape of `module[key]`."""
-    return logical_shape(module) if key == "weight" else tuple(module[key].shape)
+    """The logical shape of `module[key]`; a lone number's is that of a vector of one."""
+    return logical_shape(module) if key == "weight" else tuple(module[key].shape) or (1,)
 
 
 def model_count(model: nn.Module) -> int:

@@ -111,6 +111,7 @@ def _arrays(model: nn.Module, profile: Profile, wide: bool, raw: set[str]) -> It
         floating = mx.issubdtype(array.dtype, mx.floating)
         if tensor is not None:
             value = _sum(array, decode_all(tensor.parts, tensor.shape))
+            value = value if array.ndim else value.reshape(())
         if floating:
             value = value.astype(mx.float32 if wide else array.dtype)
         mx.eval(value)

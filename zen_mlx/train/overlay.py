@@ -41,24 +41,35 @@ MakeLayer = Callable[[str, nn.Module, tuple[int, ...]], Overlay]
 def overlaid(model: nn.Module, make: MakeLayer) -> Iterator[dict[str, Overlay]]:
     """Put `make`'s layer over every target of `model` for the block; only their arrays are trainable in it."""
     places = []
+    for module in model.modules():
+        if not hasattr(module, "_no_grad"):  # a class of mlx-lm that does not call nn.Module's constructor
+            module._no_grad = set()
     frozen = [(module, set(module._no_grad)) for module in model.modules()]
     shapes = targets(model)
     layers: dict[str, Overlay] = {}
     modules = dict(model.named_modules())
     for name, base in target_layers(model).items():
-        parent_path, _, attribute = name.removesuffix(".weight").rpartition(".")
         layers[name] = make(name, base, shapes[name])
-        places.append((modules[parent_path], attribute, base))
+        places.append((*_place(modules, name.removesuffix(".weight")), base))
     model.freeze()
     try:
-        for (parent, attribute, _), layer in zip(places, layers.values(), strict=True):
-            setattr(parent, attribute, layer)
+        for (parent, key, _), layer in zip(places, layers.values(), strict=True):
+            parent[key] = layer
         yield layers
     finally:
-        for parent, attribute, base in places:
-            setattr(parent, attribute, base)
+        for parent, key, base in places:
+            parent[key] = base
         for module, keys in frozen:
             module._no_grad = keys
+
+
+def _place(modules: dict[str, nn.Module], path: str) -> tuple[Any, Any]:
+    """(container, key) of the module at `path`: a module and an attribute, or a list and an index."""
+    parent, _, key = path.rpartition(".")
+    if parent in modules:
+        return modules[parent], key
+    owner, _, attribute = parent.rpartition(".")
+    return modules[owner][attribute], int(key)
 
 
 def trained_arrays(layers: dict[str, Overlay]) -> dict[str, mx.array]:
