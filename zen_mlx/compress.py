@@ -12,6 +12,7 @@ from .base.load import load_model
 from .base.loaded import Base
 from .base.progress import Progress
 from .data.examples import load_examples
+from .data.loss import Loss
 from .data.tokens import TokenRow, tokenize
 from .delta.attach import Resident, attach, detach
 from .delta.encode import encode
@@ -68,7 +69,7 @@ def compress_profile(
         model = at.model
         detach(model)
         held_rows = tokenize(held, at.tokenizer, at.context_length)
-        base_loss = mean_of(model, held_rows, "held-out loss of the base", tell).nats
+        base_loss = mean_of(model, held_rows, "held-out loss of the base", tell)
         reference_loss = _reference_loss(model, tuned, held_rows, tell)
     profile = Profile(
         info=profile_info(name, now(), "compress"),
@@ -83,17 +84,17 @@ def compress_profile(
     )
 
 
-def _reference_loss(model: Any, tuned: Tuned, rows: list[TokenRow], tell: OnEvent) -> float:
+def _reference_loss(model: Any, tuned: Tuned, rows: list[TokenRow], tell: OnEvent) -> Loss:
     """The fine-tune's loss: of its own checkpoint, or of the base with the adapter on it."""
     stage = "held-out loss of the fine-tune"
     if tuned.adapter is None:
         reference = load_model(tuned.folder)
-        loss = mean_of(reference, rows, stage, tell).nats
+        loss = mean_of(reference, rows, stage, tell)
         del reference
         mx.clear_cache()
         return loss
     attach(model, Resident.from_profile(tuned.adapter, consume=False))
     try:
-        return mean_of(model, rows, stage, tell).nats
+        return mean_of(model, rows, stage, tell)
     finally:
         detach(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from .data.examples import (
     import_examples,
     split_held_out,
 )
+from .data.loss import Loss
 from .data.tokens import crop, tokenize
 from .delta.attach import detach, model_count, target_count
 from .errors import DataError, InputError
@@ -103,9 +104,8 @@ def train_profile(
         log = RunLog(folder / LOG, done)
         log.write("resume" if done else "start", step=done, steps=steps, rows=len(rows), **wanted)
         tell(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done, log.path))
-        if "base_loss" not in facts:
-            loss = mean_of(at.model, held_rows, "held-out loss of the base", tell) if held_rows else None
-            facts["base_loss"] = loss.nats if loss else None
+        if held_rows and "base" not in facts:
+            facts["base"] = asdict(mean_of(at.model, held_rows, "held-out loss of the base", tell))
             checkpoint.begin(folder, facts)
 
         def seen(event: Any) -> None:
@@ -133,7 +133,7 @@ def train_profile(
             profile,
             held,
             held_rows,
-            facts["base_loss"],
+            Loss(**facts["base"]) if held_rows else None,
             None,
             replace or resume,
             tell,

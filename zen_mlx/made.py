@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -74,6 +75,22 @@ def retention(base: float, profile: float, reference: float) -> float | None:
     return 100 * (base - profile) / (base - reference) if base != reference else None
 
 
+def proof(base: Loss | None, profile: Loss, reference: Loss | None) -> dict[str, float | None]:
+    """What a profile's metrics say about how it did: loss, perplexity = e^loss and agreement of each, retention.
+
+    agreement: share of the supervised held-out tokens that are the model's first choice, given the ones before them.
+    """
+    found: dict[str, float | None] = {}
+    for name, loss in (("base", base), ("profile", profile), ("reference", reference)):
+        if loss is not None:
+            found[f"{name}_loss"] = loss.nats
+            found[f"{name}_perplexity"] = math.exp(min(loss.nats, 709.0))
+            found[f"{name}_agreement"] = loss.agreement
+    if base is not None and reference is not None:
+        found["retention"] = retention(base.nats, profile.nats, reference.nats)
+    return found
+
+
 def profile_info(name: str, created: str, method: str) -> dict[str, Any]:
     """The `profile` object of a header."""
     tool = f"zen-mlx {installed_version('zen-mlx')}"
@@ -87,8 +104,8 @@ def measure_and_save(
     profile: Profile,
     held: Iterable[Example],
     held_rows: list[TokenRow],
-    base_loss: float | None,
-    reference_loss: float | None,
+    base_loss: Loss | None,
+    reference_loss: Loss | None,
     replace: bool,
     tell: OnEvent,
     began: float,
@@ -103,17 +120,11 @@ def measure_and_save(
         finally:
             detach(model)
         profile.metrics |= {
-            "base_loss": base_loss,
-            "profile_loss": loss.nats,
+            **proof(base_loss, loss, reference_loss),
             "held_out_rows": len(list(held)),
             "held_out_tokens": loss.tokens,
             "held_out_sha256": data_digest(held),
         }
-        if base_loss is not None and reference_loss is not None:
-            profile.metrics |= {
-                "reference_loss": reference_loss,
-                "retention": retention(base_loss, loss.nats, reference_loss),
-            }
     path = store.save(name, profile, replace)
     header = read_header(path)
     metrics = {"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics}

@@ -86,6 +86,10 @@ def test_the_head_comes_back_after_an_error(model: Any) -> None:
     assert all(dict(model.named_modules())[name] is module for name, module in before.items())
 
 
+def supervised(row: TokenRow) -> list[int]:
+    return [t for t, counts in enumerate(row.supervised) if counts]
+
+
 def test_mean_loss_equals_the_plain_computation(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(40)
     seen: list[tuple[int, int]] = []
@@ -94,8 +98,13 @@ def test_mean_loss_equals_the_plain_computation(model: Any, monkeypatch: pytest.
     assert found.tokens == tokens == sum(row.targets for row in rows)
     assert found.nats == pytest.approx(total / tokens, rel=1e-5)
     assert seen[-1] == (40, 40)
+    first = [
+        int(mx.argmax(model(mx.array([row.ids[:t]]))[0, -1])) == row.ids[t] for row in rows for t in supervised(row)
+    ]
+    assert (found.agreed, found.agreement) == (sum(first), sum(first) / tokens)
     monkeypatch.setattr(loss_module, "LOGIT_BYTES", 1)
-    assert mean_loss(model, rows).nats == pytest.approx(total / tokens, rel=1e-5), "in pieces of 64 labels"
+    pieces = mean_loss(model, rows)
+    assert (pieces.nats, pieces.agreed) == (pytest.approx(total / tokens, rel=1e-5), found.agreed), "64 labels a piece"
     assert mean_loss(model, []).tokens == 0
 
 

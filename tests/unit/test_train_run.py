@@ -330,7 +330,7 @@ def test_a_damaged_run_json_is_said_to_be(manager: ZenPersonalizationManager) ->
         manager.create_profile("p", TEXTS, steps=4, on_event=at_step(2, interrupt))
     folder = run_dir(manager.home, "p")
     facts = json.loads((folder / "run.json").read_text())
-    assert set(facts) == {"data", "held_out", "weights", "tokenizer", "options", "info", "base_loss"}
+    assert set(facts) == {"data", "held_out", "weights", "tokenizer", "options", "info"}
     for damaged in (b"{", b"[]", b"\xff"):
         (folder / "run.json").write_bytes(damaged)
         with pytest.raises(FormatError, match=r"run\.json"):

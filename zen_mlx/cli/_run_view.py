@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _view
 
@@ -16,60 +18,146 @@ if TYPE_CHECKING:
 
 _PLAIN_EVERY_S = 15.0
 _SMOOTH = 0.8  # share of the old value in the loss that is shown
+_RECENT = 20  # steps that speed and time left are taken from
+_SPARKS = "▁▂▃▄▅▆▇█"
 
 
-class _Training:
-    """Running figures of a training: smoothed loss, lambda, tokens per second, seconds left."""
+class Training:
+    """Running figures of a training, from its events."""
 
     def __init__(self) -> None:
         self.loss: float | None = None
-        self._tokens = 0
-        self._seconds = 0.0
+        self.held_out: float | None = None
+        self.losses: list[float] = []
+        self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=_RECENT)
+        self._step: Any = None
 
-    def line(self, event: Any) -> str:
+    def step(self, event: Any) -> None:
+        """Take note of a `StepReport`."""
         self.loss = event.loss if self.loss is None else _SMOOTH * self.loss + (1 - _SMOOTH) * event.loss
-        self._tokens += event.tokens
-        self._seconds += event.seconds
-        speed = self._tokens / self._seconds if self._seconds else 0.0
-        return f"loss {self.loss:.3f}  lambda {event.quantized_share:.2f}  {speed:.0f} tokens/s"
+        self.losses.append(self.loss)
+        self._recent.append((event.tokens, event.seconds))
+        self._step = event
+
+    def figures(self) -> list[tuple[str, str]]:
+        """(label, value) of what is known now."""
+        event = self._step
+        if event is None:
+            return []
+        tokens, seconds = (sum(column) for column in zip(*self._recent, strict=True))
+        pairs = [("loss", f"{self.loss:.3f}")]
+        if self.held_out is not None:
+            pairs.append(("held-out", f"{self.held_out:.3f}"))
+        pairs.append(("lambda", f"{event.quantized_share:.2f}"))
+        if seconds:
+            pairs.append(("speed", f"{tokens / seconds:.0f} tokens/s"))
+        if event.peak_bytes:
+            pairs.append(("memory", f"{_view.size(event.memory_bytes)} (peak {_view.size(event.peak_bytes)})"))
+        left = (event.steps - event.step) * seconds / len(self._recent)
+        if event.step < event.steps:
+            pairs.append(("left", _view.duration(max(1.0, left))))
+        return pairs
+
+    def line(self) -> str:
+        """The figures in one line."""
+        return "  ".join(f"{label} {value}" for label, value in self.figures())
+
+    def curve(self, width: int = 60) -> str:
+        """The smoothed losses as a row of small bars, the newest `width` parts of the run."""
+        count = len(self.losses)
+        if count < 2:
+            return ""
+        wide = min(width, count)
+        edges = [index * count // wide for index in range(wide + 1)]
+        means = [sum(self.losses[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+        low, high = min(means), max(means)
+        if not (math.isfinite(low) and high > low):
+            return _SPARKS[0] * wide
+        return "".join(_SPARKS[round((mean - low) / (high - low) * (len(_SPARKS) - 1))] for mean in means)
 
 
 @contextlib.contextmanager
 def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
-    """Yield the function that takes a run's events: bars on a terminal; elsewhere a line now and then, or nothing if quiet."""
+    """Yield the function that takes a run's events: a live view on a terminal; elsewhere a line now and then, or nothing
+    if quiet."""
+    if sys.stderr.isatty():
+        from ._live import Live
+
+        with Live() as live:
+            yield _teller(live)
+    elif quiet:
+        yield lambda event: None
+    else:
+        yield _teller(_Lines())
+
+
+class View(Protocol):
+    """Where a run is shown."""
+
+    def notice(self, text: str) -> None: ...
+
+    def stage(self, name: str, done: int, total: int | None) -> None: ...
+
+    def begin(self, done: int, steps: int) -> None: ...
+
+    def training(self, training: Training, step: int, steps: int) -> None: ...
+
+
+def _teller(view: View) -> Callable[[Any], None]:
+    """The function that shows a run's events in `view`."""
     from ..create import Prepared
     from ..data.examples import ImportReport
     from ..made import Stage
+    from ..train.events import Evaluated, Noted, StepReport
     from .data import notices
 
-    training = _Training()
-    if quiet and not sys.stderr.isatty():
-        yield lambda event: None
-        return
-    with _view.progress() as bars:
-        plain = not sys.stderr.isatty()
-        said_at = 0.0
+    training = Training()
 
-        def tell(event: Any) -> None:
-            nonlocal said_at
-            if isinstance(event, ImportReport):
-                for text in notices(event):
-                    _view.notice(text)
-            elif isinstance(event, Prepared):
-                _view.notice(_prepared(event))
-                if not plain:
-                    bars("training", event.resumed_from, event.steps, "first step")
-            elif isinstance(event, Stage):
-                bars(event.name, event.done, event.total or None)
-            elif plain:
-                line = training.line(event)
-                if time.monotonic() - said_at > _PLAIN_EVERY_S or event.step == event.steps:
-                    _view.notice(f"step {event.step}/{event.steps}  {line}")
-                    said_at = time.monotonic()
-            else:
-                bars("training", event.step, event.steps, training.line(event))
+    def tell(event: Any) -> None:
+        if isinstance(event, ImportReport):
+            for text in notices(event):
+                view.notice(text)
+        elif isinstance(event, Prepared):
+            view.notice(_prepared(event))
+            view.begin(event.resumed_from, event.steps)
+        elif isinstance(event, Stage):
+            view.stage(event.name, event.done, event.total or None)
+        elif isinstance(event, StepReport):
+            training.step(event)
+            view.training(training, event.step, event.steps)
+        elif isinstance(event, Evaluated):
+            training.held_out = event.loss
+        elif isinstance(event, Noted):
+            view.notice(event.text)
 
-        yield tell
+    return tell
+
+
+class _Lines:
+    """Plain lines on stderr: the first and last step, and one in a while."""
+
+    def __init__(self) -> None:
+        self._stage, self._at = "", -_PLAIN_EVERY_S
+
+    def notice(self, text: str) -> None:
+        _view.notice(text)
+
+    def stage(self, name: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if name == self._stage and now - self._at < _PLAIN_EVERY_S:
+            return
+        share = f" {100 * done // total} %" if total and name == self._stage else ""
+        _view.notice(f"{name}{share}")
+        self._stage, self._at = name, now
+
+    def begin(self, done: int, steps: int) -> None:
+        self._stage, self._at = "", -_PLAIN_EVERY_S
+
+    def training(self, training: Training, step: int, steps: int) -> None:
+        now = time.monotonic()
+        if now - self._at >= _PLAIN_EVERY_S or step == steps:
+            _view.notice(f"step {step}/{steps}  {training.line()}")
+            self._at = now
 
 
 def summary(report: CreateReport, held_out_rows: int | None) -> list[tuple[str, str]]:
@@ -80,7 +168,12 @@ def summary(report: CreateReport, held_out_rows: int | None) -> list[tuple[str, 
     if base is not None and profile is not None:
         rows = f" on {held_out_rows} held-out rows" if held_out_rows else ""
         lines.append(("loss", f"{base:.3f} -> {profile:.3f}{rows}"))
-        lines.append(("perplexity", f"{math.exp(base):.1f} -> {math.exp(profile):.1f}"))
+        lines.append(("perplexity", f"{math.exp(min(base, 709)):.1f} -> {math.exp(min(profile, 709)):.1f}"))
+    before, after = metrics.get("base_agreement"), metrics.get("profile_agreement")
+    if before is not None and after is not None:
+        lines.append(
+            ("token agreement", f"{100 * before:.1f} % -> {100 * after:.1f} % of the tokens are the first choice")
+        )
     if reference is not None:
         lines.append(("fine-tune's loss", f"{reference:.3f}"))
     if metrics.get("retention") is not None:

@@ -9,12 +9,15 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from .batches import MicroBatch, pack_by_tokens
 from .tokens import TokenRow
 
 EVAL_TOKENS = 2048  # padded tokens of one evaluation micro-batch
 LOGIT_BYTES = 2**27  # f32 logits alive at a time, before their gradient
+
+Measure = Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]
 
 
 class _SelectedHead(nn.Module):
@@ -77,18 +80,31 @@ def logits_at_labels(model: nn.Module) -> Iterator[Callable[[mx.array, mx.array]
 
 
 @contextlib.contextmanager
-def nats_at_labels(
-    model: nn.Module, gradient: bool = True
-) -> Iterator[Callable[[mx.array, mx.array, mx.array, mx.array], mx.array]]:
+def nats_at_labels(model: nn.Module) -> Iterator[Measure]:
     """Yield f(ids [B, T], positions, labels, weights [P]) -> `nats` of their logits, `chunk_labels` rows of them at a time.
 
-    With `gradient`, a chunk's gradient by h is taken with its value, so that its logits die before the next ones are
-    made; without, f has none. A model that changes its logits after the head (a soft cap) has all P rows at once.
+    A chunk's gradient by h is taken with its value, so that its logits die before the next ones are made. A model that
+    changes its logits after the head (a soft cap) has all P rows at once.
     """
+    with _at_labels(model, nats, _nats_in_chunks) as measure:
+        yield measure
+
+
+@contextlib.contextmanager
+def tally_at_labels(model: nn.Module) -> Iterator[Measure]:
+    """Yield f as in `nats_at_labels` -> `tally` of their logits, without a gradient."""
+    with _at_labels(model, tally, _tally_in_chunks) as measure:
+        yield measure
+
+
+@contextlib.contextmanager
+def _at_labels(
+    model: nn.Module, whole: Callable[..., mx.array], in_chunks: Callable[..., mx.array]
+) -> Iterator[Measure]:
     most = chunk_labels(model)
     with _selected(model) as (wrapper, forward):
 
-        def loss(ids: mx.array, positions: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
+        def measure(ids: mx.array, positions: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
             if wrapper is not None:
                 held: list[mx.array] = []
                 wrapper._held = held
@@ -97,11 +113,10 @@ def nats_at_labels(
                 finally:
                     wrapper._held = None
                 if held and out is held[-1]:
-                    in_chunks = _nats_in_chunks if gradient else _value_in_chunks
                     return in_chunks(wrapper.logits, out, labels, weights, most)
-            return nats(forward(ids, positions), labels, weights)
+            return whole(forward(ids, positions), labels, weights)
 
-        yield loss
+        yield measure
 
 
 def _nats_in_chunks(
@@ -124,13 +139,13 @@ def _nats_in_chunks(
     return mx.stop_gradient(total) + ((h - fixed) * slope).astype(mx.float32).sum()
 
 
-def _value_in_chunks(
+def _tally_in_chunks(
     head: Callable[[mx.array], mx.array], h: mx.array, labels: mx.array, weights: mx.array, most: int
 ) -> mx.array:
-    total = mx.array(0.0)
+    total = mx.zeros(2)
     for at in range(0, h.shape[0], most):
         piece = slice(at, at + most)
-        total = total + nats(head(h[piece]), labels[piece], weights[piece])
+        total = total + tally(head(h[piece]), labels[piece], weights[piece])
         mx.eval(total)
     return total
 
@@ -186,6 +201,12 @@ def nats(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
     return (weights * (mx.logsumexp(logits, axis=-1) - picked)).sum()
 
 
+def tally(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
+    """[`nats`, sum_p weights[p] * (argmax logits[p] = labels[p])]."""
+    agreed = (weights * (logits.argmax(axis=-1) == labels)).sum()
+    return mx.stack([nats(logits, labels, weights), agreed])
+
+
 def batch_arrays(batch: MicroBatch) -> tuple[mx.array, mx.array, mx.array, mx.array]:
     """The micro-batch as MLX arrays (ids, positions, labels, weights)."""
     return mx.array(batch.ids), mx.array(batch.positions), mx.array(batch.labels), mx.array(batch.weights)
@@ -193,10 +214,16 @@ def batch_arrays(batch: MicroBatch) -> tuple[mx.array, mx.array, mx.array, mx.ar
 
 @dataclass(frozen=True)
 class Loss:
-    """nats: mean nats per supervised token; tokens: how many of them."""
+    """nats: mean nats per supervised token; tokens: how many of them; agreed: those that were the model's first choice."""
 
     nats: float
     tokens: int
+    agreed: int = 0
+
+    @property
+    def agreement(self) -> float:
+        """Share of the supervised tokens that were the model's first choice, given what stands before them."""
+        return self.agreed / max(self.tokens, 1)
 
 
 def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, int], None] | None = None) -> Loss:
@@ -205,12 +232,15 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
     progress(done rows, all rows) is called after each micro-batch.
     """
     total: Any = 0.0
+    agreed: Any = 0.0
     tokens = done = 0
-    with nats_at_labels(model, gradient=False) as loss:
+    with tally_at_labels(model) as measure:
         for batch in pack_by_tokens(rows, EVAL_TOKENS):
-            total += loss(*batch_arrays(batch)).item()
+            loss, first = np.array(measure(*batch_arrays(batch)), dtype=np.float64)
+            total += loss
+            agreed += first
             tokens += batch.targets
             done += batch.ids.shape[0]
             if progress is not None:
                 progress(done, len(rows))
-    return Loss(total / max(tokens, 1), tokens)
+    return Loss(float(total) / max(tokens, 1), tokens, round(agreed))

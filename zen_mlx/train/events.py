@@ -25,13 +25,14 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Held-out loss after `step`, with the arrays as they would be stored.
+    """Held-out loss after `step`, with the arrays as they would be stored. agreement: as in `data.loss.Loss`.
 
     counts: whether early stopping looks at it; best: whether it is the lowest of those so far.
     """
 
     step: int
     loss: float
+    agreement: float
     tokens: int
     seconds: float
     counts: bool

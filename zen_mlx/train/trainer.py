@@ -206,7 +206,7 @@ class _Looks:
         best = run.early.wanted and counts and run.early.seen(step, loss.nats)
         if best:
             run.state.best = dict(run.state.latents)
-        run.tell(Evaluated(step, loss.nats, loss.tokens, time.monotonic() - began, counts, best))
+        run.tell(Evaluated(step, loss.nats, loss.agreement, loss.tokens, time.monotonic() - began, counts, best))
 
 
 class _Saver:

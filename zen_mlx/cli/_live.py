@@ -1,0 +1,83 @@
+"""A run on a terminal: a bar for what goes on, and for a training its figures and the curve of its loss."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._run_view import Training
+
+_TRAINING = "training"
+
+
+class Live:
+    """Within the block, what is told is drawn on stderr; after it the drawing is gone. A `_run_view.View`."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live as RichLive
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+        self._console = Console(file=sys.stderr, highlight=False)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[count]}", markup=False),
+            TaskProgressColumn(),
+        )
+        self._bars = Progress(*columns, console=self._console)
+        self._task: Any = None
+        self._name = ""
+        self._figures: Any = None
+        self._live = RichLive(self, console=self._console, transient=True, refresh_per_second=8)
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+
+        return Group(self._bars, self._figures) if self._figures is not None else self._bars
+
+    def __enter__(self) -> Live:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._live.__exit__(kind, error, at)
+
+    def notice(self, text: str) -> None:
+        """A line that stays above the drawing."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def stage(self, name: str, done: int, total: int | None) -> None:
+        """How far `name` is. While training, only a stage that follows it takes its place."""
+        self._bar(name, done, total, "")
+        self._figures = None
+
+    def begin(self, done: int, steps: int) -> None:
+        """A training begins; its first step takes a while."""
+        self._bar(_TRAINING, done, steps, "first step")
+
+    def training(self, training: Training, step: int, steps: int) -> None:
+        """How far the training is, and its figures."""
+        from rich.table import Table
+        from rich.text import Text
+
+        self._bar(_TRAINING, step, steps, f"{step}/{steps}")
+        pairs = training.figures()
+        table = Table.grid(padding=(0, 3))
+        table.add_row(*(Text(label, style="dim") for label, _ in pairs))
+        table.add_row(*(Text(value) for _, value in pairs))
+        width = max(10, min(60, self._console.width - 4))
+        whole = Table.grid(padding=(0, 2))
+        whole.add_row("", table)
+        whole.add_row("", Text(training.curve(width), style="cyan"))
+        self._figures = whole
+
+    def _bar(self, name: str, done: int, total: int | None, count: str) -> None:
+        if name != self._name:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task, self._name = self._bars.add_task(name, total=total, count=count), name
+        self._bars.update(self._task, completed=done, total=total, count=count)
