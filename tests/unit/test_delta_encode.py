@@ -7,10 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from zen_mlx.codec.chunks import CHUNK_ELEMENTS, over_rows
+from zen_mlx.codec.difference import BF16
 from zen_mlx.codec.parts import DensePart, SignPart, decode_all
 from zen_mlx.codec.rows import RowsPart
 from zen_mlx.delta.encode import encode
 from zen_mlx.errors import ModelFormatError, TargetError
+from zen_mlx.format.layout import arrays_of
 
 SHAPES = {
     "layers.0.q_proj.weight": (24, 64),
@@ -164,3 +167,43 @@ def test_more_rows_are_taken_where_a_parameter_may_grow_only() -> None:
     for one, two, growing in ((base, tuned, ()), (tuned, base, {"embed"})):
         with pytest.raises(TargetError, match="another shape"):
             encode(["embed"], lambda name, a=one: a, lambda name, a=two: a, targets=(), growing=growing)
+
+
+def _bf16(values: np.ndarray) -> np.ndarray:
+    """`values` cut to bfloat16, as readers hand them out."""
+    return (values.view(np.uint32) >> 16).astype(np.uint16).view(BF16)
+
+
+def test_bf16_is_encoded_like_its_values_in_f32() -> None:
+    rng = np.random.default_rng(3)
+    shapes = {"a.0.matrix": (900, 700), "b.0.experts": (3, 40, 70), "c.norm": (9,)}
+    pairs = {name: [rng.standard_normal(shape).astype(np.float32) for _ in range(2)] for name, shape in shapes.items()}
+    stored = {name: [_bf16(each) for each in pair] for name, pair in pairs.items()}
+    widened = {
+        name: [(each["bf16"].astype(np.uint32) << 16).view(np.float32) for each in pair]
+        for name, pair in stored.items()
+    }
+    for scale in ("row", "rowcol"):
+        found = [
+            encode(
+                list(shapes),
+                lambda n, of=of: of[n][0],
+                lambda n, of=of: of[n][1],
+                targets=["a.0.matrix", "b.0.experts"],
+                scale=scale,
+                planes=2,
+            )
+            for of in (stored, widened)
+        ]
+        assert found[0][1] == found[1][1]
+        for name, tensor in found[0][0].items():
+            for part, other in zip(tensor.parts, found[1][0][name].parts, strict=True):
+                for array, same in zip(arrays_of(part), arrays_of(other), strict=True):
+                    np.testing.assert_array_equal(array, same)
+
+
+def test_chunks_come_back_in_order_from_all_threads() -> None:
+    rows, columns = 40, CHUNK_ELEMENTS // 2
+    assert over_rows(lambda some: (some.start, some.stop), rows, columns) == [(at, at + 2) for at in range(0, rows, 2)]
+    with pytest.raises(ZeroDivisionError):
+        over_rows(lambda some: 1 // (some.start - 20), rows, columns)

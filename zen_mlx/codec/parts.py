@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .chunks import over_rows
+from .difference import Delta
 from .factor import FactorPart, decode_factor
 from .floats import DTYPES, float_name, narrowed
-from .pack import pack_signs, row_chunks, unpack_signs
+from .pack import pack_signs, unpack_signs, words
 from .rows import RowsPart, decode_rows
 from .scales import check_scale, expand_scales, fit_scales
 
@@ -60,7 +62,7 @@ Part = SignPart | DensePart | FactorPart | RowsPart
 
 
 def encode_sign(
-    delta: np.ndarray, scale: str = "rowcol", block: int | None = None, planes: int = 1, dtype: str = "f16"
+    delta: Delta, scale: str = "rowcol", block: int | None = None, planes: int = 1, dtype: str = "f16"
 ) -> list[SignPart]:
     """delta [E.., N, K] -> `planes` sign parts; plane i codes what the planes before it leave over.
 
@@ -74,14 +76,14 @@ def encode_sign(
     if not 1 <= planes <= MAX_PARTS:
         raise ConfigError("bad number of planes", field="planes", expected=f"1 to {MAX_PARTS}", found=planes)
     parts: list[SignPart] = []
-    rest = delta
+    rest: Delta = delta
     for plane in range(planes):
         part = SignPart(scale, block, pack_signs(rest), narrowed(fit_scales(rest, scale, block), dtype))
         parts.append(part)
         if plane + 1 < planes:
             if plane == 0:
-                rest = delta.astype(np.float32, order="C")
-            _subtract(rest, part)
+                rest = np.array(delta, dtype=np.float32, order="C")
+            _subtract(np.asarray(rest), part)
     return parts
 
 
@@ -113,24 +115,27 @@ def decode_all(parts: Sequence[Part], shape: tuple[int, ...]) -> np.ndarray:
     return out
 
 
+def rows_of(part: SignPart | DensePart, shape: tuple[int, ...], matrix: int, rows: slice) -> SignPart | DensePart:
+    """The part of `rows` of one of the matrices [N, K] that `shape` [E.., N, K] is made of."""
+    n, k = shape[-2:]
+    if isinstance(part, DensePart):
+        return DensePart(part.values.reshape(-1, n, k)[matrix, rows])
+
+    def some(position: int, array: np.ndarray) -> np.ndarray:
+        values: np.ndarray = array.reshape(-1, *array.shape[len(shape) - 2 :])[matrix]
+        by_row = part.scale in ("row", "block") or (part.scale == "rowcol" and position == 0)
+        return values[rows] if by_row else values
+
+    scales = tuple(np.asarray(some(position, array)) for position, array in enumerate(part.scales))
+    return SignPart(part.scale, part.block, part.bits.reshape(-1, n, words(k))[matrix, rows], scales)
+
+
 def _subtract(rest: np.ndarray, part: SignPart) -> None:
     """rest -= decode(part), a few rows at a time."""
     n, k = rest.shape[-2:]
-    flat = rest.reshape(-1, n, k)
-    bits = part.bits.reshape(len(flat), n, -1)
-    scales = [array.reshape(len(flat), -1) for array in part.scales]
-    for index in range(len(flat)):
-        for rows in row_chunks(n, k):
-            some = []
-            for position, array in enumerate(scales):
-                by_row = part.scale == "row" or (part.scale == "rowcol" and position == 0)
-                values = array[index]
-                if part.scale == "tensor":
-                    values = values[0]
-                elif part.scale == "block":
-                    values = values.reshape(n, -1)[rows]
-                elif by_row:
-                    values = values[rows]
-                some.append(np.asarray(values))
-            piece = SignPart(part.scale, part.block, bits[index, rows], tuple(some))
-            flat[index, rows] -= decode(piece, (rows.stop - rows.start, k))
+    for matrix, values in enumerate(rest.reshape(-1, n, k)):
+
+        def subtract(rows: slice, matrix: int = matrix, values: np.ndarray = values) -> None:
+            values[rows] -= decode(rows_of(part, rest.shape, matrix, rows), (rows.stop - rows.start, k))
+
+        over_rows(subtract, n, k)

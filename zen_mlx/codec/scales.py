@@ -15,13 +15,13 @@ are given equal means.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from ..config import BLOCK_SIZES
 from ..errors import ConfigError
-from .pack import row_chunks
+from .chunks import over_rows
+from .difference import Delta
 
 SCALES = ("tensor", "row", "col", "rowcol", "block")
 _ROWCOL_PASSES = 3
@@ -51,7 +51,7 @@ def check_scale(scale: str, block: int | None) -> None:
         raise ConfigError("only block scales have a block size", field="block", expected=None, found=block)
 
 
-def fit_scales(delta: np.ndarray, scale: str, block: int | None = None) -> tuple[np.ndarray, ...]:
+def fit_scales(delta: Delta, scale: str, block: int | None = None) -> tuple[np.ndarray, ...]:
     """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, not finite)."""
     if delta.ndim < 2 or delta.size == 0:
         raise ConfigError("scales need a matrix", field="shape", expected="[.., N, K]", found=delta.shape)
@@ -85,30 +85,32 @@ def expand_scales(scale: str, arrays: tuple[np.ndarray, ...], shape: tuple[int, 
     return np.repeat(first, block or 1, axis=-1)[..., : shape[-1]]
 
 
-def _magnitudes(matrix: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    for rows in row_chunks(*matrix.shape):
-        yield rows, np.abs(matrix[rows])
-
-
-def _fit_mean(matrix: np.ndarray, scale: str, block: int | None) -> np.ndarray:
+def _fit_mean(matrix: Delta, scale: str, block: int | None) -> np.ndarray:
     n, k = matrix.shape
     edges = np.arange(0, k, block or k)
-    by_column = scale == "col"
-    total = np.zeros(k if by_column else (n, len(edges)))
-    count = np.zeros(total.shape)
-    for rows, magnitude in _magnitudes(matrix):
-        full = np.count_nonzero(magnitude) == magnitude.size
-        if by_column:
-            total += magnitude.sum(axis=0, dtype=np.float64)
-            count += len(magnitude) if full else np.count_nonzero(magnitude, axis=0)
-        elif len(edges) == 1:
-            total[rows, 0] = magnitude.sum(axis=1, dtype=np.float64)
-            count[rows, 0] = k if full else np.count_nonzero(magnitude, axis=1)
+
+    def sums(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of the magnitudes and numbers of the non-zero ones: by column, or by row and block."""
+        magnitude = np.abs(matrix[rows])
+        there = magnitude != 0
+        full = np.count_nonzero(there) == there.size
+        if scale == "col":
+            counts = np.full(k, len(there)) if full else np.count_nonzero(there, axis=0)
+            return magnitude.sum(axis=0, dtype=np.float64), counts
+        if len(edges) == 1:
+            counts = np.full(len(there), k) if full else there.view(np.uint8).sum(axis=1, dtype=np.uint32)
+            return magnitude.sum(axis=1, dtype=np.float64)[:, None], counts[:, None]
+        if full:
+            counts = np.broadcast_to(np.diff(edges, append=k), (len(there), len(edges)))
         else:
-            total[rows] = np.add.reduceat(magnitude, edges, axis=1, dtype=np.float64)
-            count[rows] = (
-                np.diff(edges, append=k) if full else np.add.reduceat(magnitude != 0, edges, axis=1, dtype=np.float64)
-            )
+            counts = np.add.reduceat(there, edges, axis=1, dtype=np.float64)
+        return np.add.reduceat(magnitude, edges, axis=1, dtype=np.float64), counts
+
+    found = over_rows(sums, n, k)
+    if scale == "col":
+        total, count = (_added([each[i] for each in found]) for i in (0, 1))
+    else:
+        total, count = (np.concatenate([each[i] for each in found]).astype(np.float64) for i in (0, 1))
     if scale == "tensor":
         total, count = total.sum(), count.sum()
     elif scale == "row":
@@ -117,9 +119,9 @@ def _fit_mean(matrix: np.ndarray, scale: str, block: int | None) -> np.ndarray:
         return np.asarray(total / np.maximum(count, 1)).astype(np.float32)
 
 
-def _fit_rowcol(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_rowcol(matrix: Delta) -> tuple[np.ndarray, np.ndarray]:
     n, k = matrix.shape
-    peak = max(abs(float(matrix.max())), abs(float(matrix.min())))
+    peak = largest(matrix)
     if peak == 0 or not math.isfinite(peak):
         return np.full(n, peak), np.full(k, peak)
     # A pass over the matrix solves the rows for the columns it is given and sums up the next columns on the way. All
@@ -128,23 +130,50 @@ def _fit_rowcol(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     row = np.zeros(n)
     for passes_left in reversed(range(_ROWCOL_PASSES)):
         col /= col.max()
-        col_f32, col_square = col.astype(np.float32), np.square(col).astype(np.float32)
-        weight = float(np.square(col).sum())
-        above, below = np.zeros(k), np.zeros(k)
-        for rows, magnitude in _magnitudes(matrix):
-            magnitude = magnitude.astype(np.float32, copy=False)
-            full = np.count_nonzero(magnitude) == magnitude.size
-            mask = None if full else (magnitude != 0).astype(np.float32)
-            solved = _ratio(magnitude @ col_f32, weight if mask is None else mask @ col_square)
-            row[rows] = solved
-            if passes_left:
-                unit = (solved / peak).astype(np.float32)
-                above += unit @ magnitude
-                below += float(np.square(unit).sum()) if mask is None else np.square(unit) @ mask
+        sums = _solve_rows(matrix, col, row, peak, last=not passes_left)
         if passes_left:
+            above, below = _added([each[0] for each in sums]), _added([np.broadcast_to(each[1], k) for each in sums])
             col = _ratio(above / peak, below)
     balance = math.sqrt(col.mean() / row.mean())
     return row * balance, col / balance
+
+
+def largest(matrix: Delta) -> float:
+    """The largest magnitude in a matrix; NaN where there is one."""
+
+    def peak(rows: slice) -> float:
+        some = matrix[rows]
+        return float(np.maximum(some.max(), -some.min()))
+
+    return float(np.max(over_rows(peak, matrix.shape[0], matrix.shape[1])))
+
+
+def _solve_rows(
+    matrix: Delta, col: np.ndarray, row: np.ndarray, peak: float, last: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Solve `row` for `col`; unless it was the last time, each chunk's share of the sums that solve the columns."""
+    col_f32, col_square = col.astype(np.float32), np.square(col).astype(np.float32)
+    weight = float(np.square(col).sum())
+    nothing = np.zeros(0)
+
+    def solve(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        magnitude = np.abs(matrix[rows]).astype(np.float32, copy=False)
+        there = magnitude != 0
+        mask = None if np.count_nonzero(there) == there.size else there.astype(np.float32)
+        solved = _ratio(magnitude @ col_f32, weight if mask is None else mask @ col_square)
+        row[rows] = solved
+        if last:
+            return nothing, nothing
+        unit = (solved / peak).astype(np.float32)
+        square = np.square(unit)
+        return unit @ magnitude, np.asarray(square.sum() if mask is None else square @ mask)
+
+    return over_rows(solve, matrix.shape[0], matrix.shape[1])
+
+
+def _added(vectors: list[np.ndarray]) -> np.ndarray:
+    """Their sum in f64, in order."""
+    return np.asarray(np.sum(vectors, axis=0, dtype=np.float64))
 
 
 def _ratio(above: np.ndarray, below: np.ndarray | float) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""left @ right.T = the nearest matrix of a given rank, the singular values shared out evenly between the two."""
+"""left @ right.T = the nearest matrix of a given rank, the singular values shared out evenly between the two.
+
+Nearest in ||M - L R^T||, or, given C = E[x x^T], in E ||(M - L R^T) x||: the norm of (M - L R^T) C^(1/2).
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,31 @@ def _randomized(tall: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
         basis = np.linalg.qr(tall.T @ np.linalg.qr(tall @ basis)[0])[0]
     _, values, vt = np.linalg.svd(np.linalg.qr(tall @ basis)[1])
     return (basis @ vt.T)[:, :rank], values[:rank]
+
+
+def weighted_factors(matrix: np.ndarray, rank: int, moment: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """([rank, N], [rank, K], values [rank]): the matrix L R^T of `rank` with least E ||(M - L R^T) x||, moment = E[x x^T].
+
+    L spans the leading left singular vectors of M C^(1/2), found by iteration on M C M^T: C needs no root and no inverse,
+    and may be singular. Then R = M^T L for L orthonormal, whatever C. values are the singular values of M C^(1/2).
+    """
+    size = min(rank + _OVERSAMPLING, *matrix.shape)
+    start = np.random.default_rng(_SEED).standard_normal((matrix.shape[0], size), dtype=np.float32)
+    seen = matrix @ moment
+    basis = np.linalg.qr(start)[0]
+    for _ in range(_PASSES):
+        basis = np.linalg.qr(seen @ (matrix.T @ basis))[0]
+    gram = (basis.T @ seen).astype(np.float64) @ (matrix.T @ basis)
+    squares, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    left = basis @ vectors[:, ::-1][:, :rank].astype(np.float32)
+    right = left.T @ matrix
+    values = np.sqrt(np.maximum(squares[::-1][:rank], 0))
+    root = np.sqrt(np.linalg.norm(right, axis=1))
+    safe = np.where(root > 0, root, 1)[:, None]
+    found = (left.T * safe * (root[:, None] > 0), right / safe, values)
+    a, b, c = (np.zeros((rank, *each.shape[1:]), np.float32) for each in found)
+    a[: len(left.T)], b[: len(right)], c[: len(values)] = found
+    return a, b, c
 
 
 def _exact(tall: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:

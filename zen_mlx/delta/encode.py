@@ -1,22 +1,26 @@
 """D = tuned - base, stored as signs and scales: a fine-tuned checkpoint becomes the tensors of a profile.
 
-Tensor by tensor: one base tensor, one tuned tensor and their difference are in memory at a time, whatever the
-checkpoint's size. Knows nothing about files: it is handed two functions from a name to an f32 array (4-bit weights
-already dequantized).
+Tensor by tensor: one base tensor and one tuned tensor, as stored, are in memory at a time, and the next two are being
+read; their difference is made a few rows at a time. Knows nothing about files: it is handed two functions from a name
+to an array of floats (4-bit weights already dequantized).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..codec.parts import DensePart, Part, decode_all, encode_sign
+from ..codec.chunks import over_rows
+from ..codec.difference import BF16, Delta, Difference
+from ..codec.parts import DensePart, Part, SignPart, decode_all, encode_sign, rows_of
 from ..codec.rows import encode_rows
+from ..codec.scales import largest
 from ..errors import ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 from .targets import arrays, is_quantized
@@ -81,7 +85,7 @@ def encode(
             if name in targets:
                 parts.extend(encode_sign(delta, scale, block, planes, dtype))
             elif grown or has_few_rows(delta):
-                parts.append(encode_rows(delta, dtype))
+                parts.append(encode_rows(np.asarray(delta), dtype))
             else:
                 parts.append(_dense(delta, dtype))
             tensors[name] = DeltaTensor(delta.shape, tuple(parts))
@@ -91,21 +95,36 @@ def encode(
     return tensors, stats
 
 
-def lazy_reader(model: nn.Module) -> tuple[list[str], Reader]:
+def lazy_reader(model: nn.Module, as_stored: bool = False) -> tuple[list[str], Reader]:
     """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
 
-    A tensor is read from disk when it is asked for and can be read once: nothing is kept.
+    as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy.
+
+    A tensor can be read once: nothing is kept. While one is in use, MLX's threads read the next name's from disk.
     """
     waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
     names = sorted(waiting)
+
+    following = dict(pairwise(names))
 
     def read(name: str) -> np.ndarray:
         value, packing = waiting.pop(name)
         if packing:
             value = mx.dequantize(value, **packing)
-        return np.atleast_1d(np.array(value.astype(mx.float32)))
+        value = value if value.ndim else value.reshape(1)
+        mx.eval(value)
+        if (ahead := waiting.get(following.get(name, ""))) is not None:
+            mx.async_eval(ahead[0])  # type: ignore[no-untyped-call]
+        return _stored(value) if as_stored else np.array(value.astype(mx.float32))
 
     return names, read
+
+
+def _stored(value: mx.array) -> np.ndarray:
+    """MLX's own memory as an array."""
+    if value.dtype == mx.bfloat16:
+        return np.array(value.view(mx.uint16), copy=False).view(BF16)
+    return np.array(value if value.dtype in (mx.float16, mx.float32) else value.astype(mx.float32), copy=False)
 
 
 def _packing(module: nn.Module, key: str) -> dict[str, Any]:
@@ -117,12 +136,10 @@ def _packing(module: nn.Module, key: str) -> dict[str, Any]:
     return {**kept, "group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
 
 
-def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:
+def measure(name: str, delta: Delta, tensor: DeltaTensor) -> LayerStats:
     """Compare a non-zero delta with what `tensor` decodes to."""
-    kept = decode_all(tensor.parts, tensor.shape)
-    energy, kept_energy, shared = _dot(delta, delta), _dot(kept, kept), _dot(delta, kept)
-    kept -= delta
-    lost = _dot(kept, kept) / energy
+    energy, kept_energy, shared, lost = (float(each) for each in _sums(delta, tensor))
+    lost /= energy
     return LayerStats(
         name=name,
         shape=tensor.shape,
@@ -134,7 +151,29 @@ def measure(name: str, delta: np.ndarray, tensor: DeltaTensor) -> LayerStats:
     )
 
 
-def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | None:
+def _sums(delta: Delta, tensor: DeltaTensor) -> np.ndarray:
+    """||D||^2, ||D'||^2, <D, D'> and ||D' - D||^2; signs and plain values are decoded a few rows at a time."""
+    shape = tensor.shape if len(tensor.shape) > 1 else (1, *(tensor.shape or (1,)))
+    n, k = shape[-2:]
+    flat = delta.reshape(-1, k)
+    parts = [part for part in tensor.parts if isinstance(part, SignPart | DensePart)]
+    if len(parts) < len(tensor.parts):
+        parts = [DensePart(decode_all(tensor.parts, tensor.shape))]
+    total = np.zeros(4)
+    for matrix in range(flat.shape[0] // n):
+
+        def sums(rows: slice, matrix: int = matrix) -> np.ndarray:
+            some = flat[matrix * n + rows.start : matrix * n + rows.stop]
+            kept = decode_all([rows_of(part, shape, matrix, rows) for part in parts], some.shape)
+            found = [_dot(some, some), _dot(kept, kept), _dot(some, kept)]
+            kept -= some
+            return np.array([*found, _dot(kept, kept)])
+
+        total += np.sum(over_rows(sums, n, k), axis=0)
+    return total
+
+
+def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> Difference | None:
     """tuned - base in f32, None where nothing changed."""
     if base.shape != tuned.shape:
         raise TargetError(
@@ -143,8 +182,8 @@ def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | 
             expected=tuple(base.shape),
             found=tuple(tuned.shape),
         )
-    delta = np.subtract(tuned, base, dtype=np.float32)
-    peak = max(float(delta.max(initial=0.0)), -float(delta.min(initial=0.0)))
+    delta = Difference(tuned, base)
+    peak = largest(_as_matrix(delta)) if delta.size else 0.0
     if not np.isfinite(peak):
         raise ModelFormatError(
             "a weight is not a finite number", field=name, expected="finite numbers", found=str(peak)
@@ -152,15 +191,23 @@ def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> np.ndarray | 
     return delta if peak else None
 
 
-def has_few_rows(delta: np.ndarray) -> bool:
+def _as_matrix(delta: Delta) -> Delta:
+    return delta.reshape(-1, delta.shape[-1] if delta.ndim else 1)
+
+
+def has_few_rows(delta: Delta) -> bool:
     """Whether `delta` is a matrix of which less than half the rows are not zero."""
-    return delta.ndim == 2 and 2 * int(np.count_nonzero(delta.any(axis=1))) < len(delta)
+    if delta.ndim != 2:
+        return False
+    rows, columns = delta.shape
+    changed = over_rows(lambda some: int(np.count_nonzero(delta[some].any(axis=1))), rows, columns)
+    return 2 * sum(changed) < rows
 
 
-def _dense(delta: np.ndarray, dtype: str) -> DensePart:
+def _dense(delta: Delta, dtype: str) -> DensePart:
     """The delta as it is: f16 where asked for, unless the largest value is beyond its range or below its precision."""
-    narrow = dtype == "f16" and _F16_SMALLEST <= float(np.abs(delta).max()) <= float(np.finfo(np.float16).max)
-    return DensePart(delta.astype(np.float16 if narrow else np.float32))
+    narrow = dtype == "f16" and _F16_SMALLEST <= largest(_as_matrix(delta)) <= float(np.finfo(np.float16).max)
+    return DensePart(np.array(delta, dtype=np.float16 if narrow else np.float32))
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,7 +27,8 @@ from .places import parameters
 @dataclass(frozen=True)
 class Tuned:
     """names: the parameters to compare. base_of, tuned_of: f32 readers whose difference is the change, to be called once
-    per name. shapes: of the parameters that may have more rows. adapter: the exact profile of a LoRA, else None.
+    per name. shapes: of the parameters that may have more rows. adapter: the exact profile of a LoRA, else None. notes:
+    what its user should know, a sentence each.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class Tuned:
     model_count: int
     shapes: dict[str, tuple[int, ...]]
     adapter: Profile | None
+    notes: tuple[str, ...] = ()
 
     def header(self, base_name: str, tensors: Mapping[str, DeltaTensor]) -> dict[str, Any]:
         """The `base` object of a profile; one that adds vocabulary records the fine-tune's own tokenizer too."""
@@ -50,15 +52,16 @@ class Tuned:
 
 
 def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) -> Tuned:
-    """Neither model is loaded. BaseMismatchError where the parameters' names differ; TargetError for a LoRA's."""
+    """Neither model is loaded. BaseMismatchError where the parameters' names differ; TargetError for a LoRA's.
+
+    What a packed base keeps packed (`kept_packed`) is not compared: a note says so.
+    """
     folder, base_folder = pull(finetuned, on_pull), pull(base_name, on_pull)
     unread = build(base_folder)
     facts = (targets(unread), target_count(unread), model_count(unread))
-    shapes = {
-        name: parameter.shape
-        for name, parameter in parameters(unread).items()
-        if not parameter.quantized and (parameter.embedding or name.endswith("lm_head.weight"))
-    }
+    check_targets(unread, base_folder)
+    shapes = {name: array_shape(module, key) for name, module, key, _ in arrays(unread) if can_grow(name, module, key)}
+    kept = {name: array_shape(module, key) for name, module, key, _ in arrays(unread)}
     if is_adapter(folder) and not (folder / "config.json").is_file():
         exact = foreign_profile(folder, base_name, on_pull)
         names = sorted(exact.tensors)
@@ -70,9 +73,9 @@ def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) 
             return decode_all(exact.tensors[name].parts, exact.tensors[name].shape)
 
         return Tuned(folder, names, zeros, change, *facts, shapes, exact)
-    base_names, base_of = lazy_reader(unread)
+    base_names, base_of = lazy_reader(unread, as_stored=True)
     del unread  # or every tensor that is read would stay
-    tuned_names, tuned_of = lazy_reader(build(folder))
+    tuned_names, tuned_of = lazy_reader(build(folder), as_stored=True)
     odd = sorted(set(tuned_names) - set(base_names)) or sorted(set(base_names) - set(tuned_names))
     if odd:
         raise BaseMismatchError(

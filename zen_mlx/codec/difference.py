@@ -1,0 +1,57 @@
+"""tuned - base in f32, made for the rows that are asked for: the whole of it need not be in memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .chunks import over_rows
+
+BF16 = np.dtype([("bf16", "<u2")])
+"""How an array of bfloat16, for which NumPy has no type, says what its 16 bits are."""
+
+
+class Difference:
+    """tuned - base of two arrays of one shape and of any floats. d[rows]: an f32 array; d[i]: the difference at i."""
+
+    def __init__(self, tuned: np.ndarray, base: np.ndarray) -> None:
+        self._pair = (tuned, base)
+        self.shape: tuple[int, ...] = tuned.shape
+        self.ndim = len(self.shape)
+        self.size = math.prod(self.shape)
+
+    def reshape(self, *shape: Any) -> Difference:
+        """The same difference in another shape."""
+        tuned, base = self._pair
+        return Difference(tuned.reshape(*shape), base.reshape(*shape))
+
+    def __getitem__(self, index: Any) -> Any:
+        tuned, base = (array[index] for array in self._pair)
+        if not isinstance(index, slice):
+            return Difference(tuned, base)
+        out = _float32(tuned)
+        return np.subtract(out, _float32(base), out=out if out is not tuned else None)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        out = np.empty(self.shape, np.float32 if dtype is None else dtype)
+        columns = self.shape[-1] if self.shape else 1
+        flat, rows_of = out.reshape(-1, columns), self.reshape(-1, columns)
+
+        def fill(rows: slice) -> None:
+            flat[rows] = rows_of[rows]
+
+        over_rows(fill, *flat.shape)
+        return out
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    if array.dtype != BF16:
+        return array.astype(np.float32, copy=False)
+    # A bfloat16 is the upper half of a float32.
+    return np.left_shift(array["bf16"], 16, dtype=np.uint32).view(np.float32)
+
+
+Delta = np.ndarray | Difference
+"""What the codecs take: [E.., N, K], of which they ask for rows of a matrix."""
