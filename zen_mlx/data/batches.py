@@ -18,7 +18,10 @@ LABEL_STEP = 64  # label counts are padded to a multiple of this, so that few sh
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """ids i32 [B, T]; positions i32 [P] into the flattened [B*T] hidden states; labels i32 [P]; weights f32 [P] (0: pad)."""
+    """ids i32 [B, T]; positions i32 [P] into the flattened [B*T] hidden states; labels [P]; weights f32 [P] (0: pad).
+
+    labels: i32 token ids, or f32 [P, 2, k], the ids and log-probabilities of a teacher's k likeliest tokens.
+    """
 
     ids: np.ndarray
     positions: np.ndarray
@@ -60,6 +63,12 @@ def collate(rows: list[TokenRow], pad_id: int = 0) -> MicroBatch:
     weights = np.zeros(padded, np.float32)
     weights[: len(positions)] = 1
     fill = [0] * (padded - len(positions))
+    soft = [row.soft for row in rows if row.soft is not None]
+    if len(soft) == len(rows):
+        given = [np.concatenate(arrays).astype(np.float32) for arrays in zip(*soft, strict=True)]
+        both = np.stack(given, axis=1)
+        padding = np.zeros((len(fill), *both.shape[1:]), np.float32)
+        return MicroBatch(ids, np.array(positions + fill, np.int32), np.concatenate([both, padding]), weights)
     return MicroBatch(ids, np.array(positions + fill, np.int32), np.array(labels + fill, np.int32), weights)
 
 

@@ -195,10 +195,26 @@ def _find_head(model: nn.Module) -> tuple[nn.Module | None, str, Any]:
 
 
 def nats(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
-    """sum_p weights[p] * (logsumexp(logits[p]) - logits[p, labels[p]]), accumulated in f32."""
+    """sum_p weights[p] * (logsumexp(logits[p]) - logits[p, labels[p]]), accumulated in f32.
+
+    For soft labels [P, 2, k] the divergence from the teacher: sum_p weights[p] * `divergence`.
+    """
     logits = logits.astype(mx.float32)
+    if labels.ndim == 3:
+        return (weights * divergence(logits, labels[:, 0].astype(mx.int32), labels[:, 1])).sum()
     picked = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
     return (weights * (mx.logsumexp(logits, axis=-1) - picked)).sum()
+
+
+def divergence(logits: mx.array, ids: mx.array, logp: mx.array) -> mx.array:
+    """KL(teacher || model) in nats [P] of logits [P, V], over k + 1 outcomes: the teacher's k tokens, and all the others.
+
+    sum_i p_i (log p_i - log q_i) + r (log r - log(1 - sum_i q_i)),   r = 1 - sum_i p_i
+    """
+    logq = mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
+    p = mx.exp(logp)
+    rest, other = (mx.maximum(1 - mx.exp(each).sum(axis=-1), 1e-6) for each in (logp, logq))
+    return (p * (logp - logq)).sum(axis=-1) + rest * (mx.log(rest) - mx.log(other))
 
 
 def tally(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:

@@ -7,8 +7,10 @@ chat template; not the newline the template may put after it. In a text without 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ..errors import DataError
 from .example import Example
@@ -18,10 +20,14 @@ _OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
 
 @dataclass(frozen=True)
 class TokenRow:
-    """ids[t]: tokens of one row; supervised[t]: token t is predicted from the tokens before it and counts."""
+    """ids[t]: tokens of one row; supervised[t]: token t is predicted from the tokens before it and counts.
+
+    soft: a teacher's word on each supervised token in turn, (ids u32, log-probabilities f16) [targets, k] (`data.soft`).
+    """
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
+    soft: tuple[np.ndarray, np.ndarray] | None = field(default=None, compare=False)
 
     @property
     def targets(self) -> int:

@@ -108,7 +108,7 @@ def encode_factors(
     out = {}
     for name, groups in plan.items():
         stored = tuple(
-            _group(arrays[array_name(name, f"left{i}")], arrays[array_name(name, f"right{i}")], bits)
+            stored_group(arrays[array_name(name, f"left{i}")], arrays[array_name(name, f"right{i}")], bits)
             for i, (bits, _) in enumerate(groups)
         )
         if any(np.any(group.left.steps) for group in stored):
@@ -116,7 +116,7 @@ def encode_factors(
     return out
 
 
-def _group(left: mx.array, right: mx.array, bits: int) -> FactorGroup:
+def stored_group(left: mx.array, right: mx.array, bits: int) -> FactorGroup:
     steps = [step_of(side, bits) for side in (left, right)]
     codes = [np.array(codes_of(side, step, bits)) for side, step in zip((left, right), steps, strict=True)]
     both = np.sqrt(np.array(steps[0] * steps[1], dtype=np.float32)[..., 0]).astype(np.float16)

@@ -26,6 +26,7 @@ from .guard import EarlyStop, Guard
 from .optimizer import CLIP_NORM, global_norm, update
 from .options import TrainOptions, road_of
 from .overlay import Overlay, Share, overlaid, put_arrays, trained_arrays
+from .road import Road
 from .schedule import Schedule
 from .signals import Interrupted, stop_signals
 from .state import RunState
@@ -58,15 +59,16 @@ def train(
     folder: Path | None = None,
     state: RunState | None = None,
     on_event: Callable[[Any], None] | None = None,
+    road: Road | None = None,
 ) -> TrainResult:
     """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
     With `folder`, the run is checkpointed there every `options.checkpoint_s` seconds and on SIGINT or SIGTERM (then
-    `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
+    `Interrupted` is raised). `state` is where to go on from; `road`, when given, is taken in place of the options'. On the CPU, a resumed run ends in the same bytes.
     Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
     """
-    schedule = check_run(model, rows, options, held)
-    road = road_of(options, model)
+    road = road or road_of(options, model)
+    schedule = check_run(model, rows, options, held, road)
     share = Share()
     losses: list[float] = []
     with (
@@ -94,14 +96,18 @@ def train(
 
 
 def check_run(
-    model: nn.Module, rows: Sequence[TokenRow], options: TrainOptions, held: Sequence[TokenRow] = ()
+    model: nn.Module,
+    rows: Sequence[TokenRow],
+    options: TrainOptions,
+    held: Sequence[TokenRow] = (),
+    road: Road | None = None,
 ) -> Schedule:
     """The schedule of the run that these make; DataError or ConfigError when there can be none."""
     if not rows:
         raise DataError("there are no rows to train on")
     if options.patience is not None and not held:
         raise ConfigError("early stopping needs held-out rows", field="patience", found=options.patience)
-    schedule = road_of(options, model).schedule(options.step_count(len(rows)))
+    schedule = (road or road_of(options, model)).schedule(options.step_count(len(rows)))
     penalty = options.config.delta_regularization
     if schedule.peak * penalty >= 1:
         raise ConfigError(

@@ -1,0 +1,170 @@
+"""Distillation: a delta as it is stored, of which only what is small is trained, until the model says what its teacher says.
+
+    y = base(x) + sum over parts of part(x)
+    sign      scale <- scale_0 * exp(GAIN * t), t trained from 0: every scale stays positive, no sign changes
+    factor    the columns of U and V in 2, 4 and 8 bits, straight-through (`factor`), from the stored ones on
+
+The other parts stay as they are. t is logarithmic, so that a step changes small and large scales by the same share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
+
+from ..codec.factor import FactorPart, side_values
+from ..codec.floats import narrowed
+from ..codec.parts import Part, SignPart
+from ..config import BitDeltaConfig
+from ..delta.operands import operands
+from ..format.spec import DeltaTensor
+from ..kernels.dispatch import Part as Operand
+from ..kernels.dispatch import Sign, add_parts, dense_delta
+from .factor import STEP, stored_group, straight_through
+from .overlay import Overlay, Share, array_name
+from .schedule import Schedule
+
+GAIN = 20.0
+_SCALES = ("row", "col", "block")
+
+
+class Student(Overlay):
+    """The layer for the parts of one parameter, [N, K] or [E, N, K]."""
+
+    def __init__(self, base: nn.Module, shape: tuple[int, ...], parts: tuple[Part, ...], share: Share) -> None:
+        super().__init__(base, share)
+        self._shape = shape
+        self._signs: dict[int, Sign] = {}
+        self._factors: dict[str, int] = {}
+        self._fixed: list[Operand] = []
+        for index, part in enumerate(parts):
+            if isinstance(part, SignPart):
+                sign = operands(part, shape)
+                assert isinstance(sign, Sign)
+                self._signs[index] = sign
+                for kind in _SCALES:
+                    if (scale := getattr(sign, kind)) is not None:
+                        self[f"{kind}{index}"] = mx.zeros((len(scale), 1) if part.scale == "tensor" else scale.shape)
+            elif isinstance(part, FactorPart) and trains(part):
+                for number, group in enumerate(part.groups):
+                    key = f"{index}_{number}"
+                    self._factors[key] = group.bits
+                    self[f"left{key}"] = mx.array(side_values(group.left, group.bits, shape[-2]))
+                    self[f"right{key}"] = mx.array(side_values(group.right, group.bits, shape[-1]))
+            else:
+                self._fixed.append(operands(part, shape))
+
+    def _sign_parts(self) -> list[Operand]:
+        def scaled(index: int, sign: Sign) -> Sign:
+            given = {kind: getattr(sign, kind) for kind in _SCALES}
+            trained = {
+                kind: None if scale is None else scale * mx.exp(GAIN * self[f"{kind}{index}"])
+                for kind, scale in given.items()
+            }
+            return sign._replace(**trained)
+
+        return [scaled(index, sign) for index, sign in self._signs.items()] + self._fixed
+
+    def _sides(self, dtype: mx.Dtype) -> list[tuple[mx.array, mx.array]]:
+        return [
+            (self._side("right", key, bits).astype(dtype), self._side("left", key, bits).astype(dtype))
+            for key, bits in self._factors.items()
+        ]
+
+    def _side(self, side: str, key: str, bits: int) -> mx.array:
+        return straight_through(self[f"{side}{key}"], bits, self._share.value)
+
+
+class StudentLinear(Student):
+    """A frozen `nn.Linear` or `nn.QuantizedLinear`; on an f32 weight signs are added before the product, as in `ste`."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        base, parts = self._base[0], self._sign_parts()
+        if parts and type(base) is nn.Linear and base.weight.dtype == mx.float32:
+            y = x @ (base.weight + dense_delta(parts, *self._shape[-2:])[0]).T
+            y = y + base.bias if "bias" in base else y
+        else:
+            y = base(x)
+            y = add_parts(x, parts, y) if parts else y
+        for right, left in self._sides(x.dtype):
+            y = y + (x @ right.T) @ left
+        return y
+
+
+class StudentSwitchLinear(Student):
+    """A frozen `SwitchLinear` or `QuantizedSwitchLinear`; every expert has its own scales and factors."""
+
+    def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+        y = self._base[0](x, indices, sorted_indices)
+        if parts := self._sign_parts():
+            delta = dense_delta(parts, *self._shape[-2:]).astype(x.dtype).swapaxes(-1, -2)
+            y = y + mx.gather_mm(x, delta, rhs_indices=indices, sorted_indices=sorted_indices)
+        for right, left in self._sides(x.dtype):
+            h = mx.gather_mm(x, right.swapaxes(-1, -2), rhs_indices=indices, sorted_indices=sorted_indices)
+            y = y + mx.gather_mm(h, left, rhs_indices=indices, sorted_indices=sorted_indices)
+        return y
+
+
+def trains(part: FactorPart) -> bool:
+    """Whether the factors of `part` are trained: in 2, 4 or 8 bits, without u and v."""
+    return part.u is None and part.v is None and all(group.bits in STEP for group in part.groups)
+
+
+class Distilled:
+    """The road from stored tensors to better ones of the same layouts; targets that have none stay as the base has them."""
+
+    reference_rate = 2e-3
+
+    def __init__(self, tensors: Mapping[str, DeltaTensor], config: BitDeltaConfig) -> None:
+        self._tensors, self._config = tensors, config
+
+    def schedule(self, steps: int) -> Schedule:
+        """Quantized from the first step on."""
+        rate = self.reference_rate * self._config.learning_rate_scale
+        return Schedule(steps, rate, self._config.warmup_steps, (0.0, 0.0))
+
+    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
+        """The layer that is trained in the place of `base`."""
+        parts = self._tensors[name].parts if name in self._tensors else ()
+        kind = StudentSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else StudentLinear
+        return kind(base, shape, parts, share)
+
+    def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
+        """Every tensor in its own layout; those that were not trained as they were."""
+
+        def part_of(name: str, index: int, part: Part) -> Part:
+            def array(key: str) -> Any:
+                return arrays.get(array_name(name, key))
+
+            if isinstance(part, SignPart):
+                kinds = {"tensor": ("row",), "rowcol": ("row", "col")}.get(part.scale, (part.scale,))
+                factors = [array(f"{kind}{index}") for kind in kinds]
+                if any(factor is None for factor in factors):
+                    return part
+                return SignPart(part.scale, part.block, part.bits, _rescaled(part, factors))
+            if isinstance(part, FactorPart) and array(f"left{index}_0") is not None:
+                groups = tuple(
+                    stored_group(array(f"left{index}_{i}"), array(f"right{index}_{i}"), group.bits)
+                    for i, group in enumerate(part.groups)
+                )
+                return FactorPart(None, None, groups)
+            return part
+
+        return {
+            name: DeltaTensor(tensor.shape, tuple(part_of(name, *each) for each in enumerate(tensor.parts)))
+            for name, tensor in self._tensors.items()
+        }
+
+
+def _rescaled(part: SignPart, logs: list[mx.array]) -> tuple[np.ndarray, ...]:
+    """scale * exp(GAIN * t) in the part's own dtype where that holds it."""
+    out = []
+    for scale, log in zip(part.scales, logs, strict=True):
+        factor = np.exp(GAIN * np.array(log, dtype=np.float32))
+        out.append(scale.astype(np.float32) * factor.reshape(scale.shape))
+    return narrowed(tuple(out), part.dtype)
