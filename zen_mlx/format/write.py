@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -24,6 +25,7 @@ from .spec import (
     PREFIX_BYTES,
     TENSOR_ALIGN,
     DeltaTensor,
+    Facts,
     Fail,
     Profile,
     align,
@@ -34,6 +36,9 @@ from .spec import (
 )
 from .v1_write import write_v1
 from .values import check_numbers
+
+_Described = tuple[tuple[int, ...], list[dict[str, Any]], int | None]
+"""Shape, layout, number of rows."""
 
 
 def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> list[str]:
@@ -49,19 +54,12 @@ def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> l
     def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
         raise ConfigError(message, path=target, field=field, expected=expected, found=found)
 
-    facts = {
-        "base": profile.base,
-        "metrics": profile.metrics,
-        "model_count": profile.model_count,
-        "profile": profile.info,
-        "target_count": profile.target_count,
-    }
-    check_facts(facts, fail)
+    check_facts(_facts(profile), fail)
     names = _checked_names(profile, fail)
     with publish(target) as temporary, open(temporary, "wb") as file:
         if version == 1:
             return write_v1(profile, names, file, fail)
-        _write_v2(profile, names, facts, file, fail)
+        _write_v2(profile, names, file, fail)
     return []
 
 
@@ -127,34 +125,71 @@ def _check_tensor(name: str, tensor: DeltaTensor, fail: Fail) -> int:
     return object_bytes(name, len(tensor.shape), layout, len(arrays))
 
 
-def _write_v2(profile: Profile, names: list[str], facts: dict[str, Any], file: BinaryIO, fail: Fail) -> None:
+def file_bytes(facts: Facts, tensors: Mapping[str, _Described]) -> int:
+    """The size of the version 2 file of these facts and tensors, none of which is zero; no payload is needed.
+
+    tensors: (shape, layout as in the header's table, R with a `rows` part) by name.
+    """
+    names = sorted(tensors, key=str.encode)
+    header = _header(names, tensors, facts)
+    end = 0
+    for name in names:
+        shape, layout, rows = tensors[name]
+        *_, last = segments(layout, shape, rows)
+        end = align(end, TENSOR_ALIGN) + last.offset + last.nbytes
+    return PREFIX_BYTES + len(_padded(header)) + end
+
+
+def _header(names: list[str], tensors: Mapping[str, _Described], facts: Facts) -> dict[str, Any]:
+    """The header of the tensors in that order, its digest of the payload still zeros."""
     pairs = [split_name(name) for name in names]
     strings = sorted({text for pair in pairs for text in pair}, key=str.encode)
     at = {text: index for index, text in enumerate(strings)}
     layouts: list[list[dict[str, Any]]] = []
     known: dict[str, int] = {}
-    tensors: list[list[Any]] = []
+    entries: list[list[Any]] = []
     for name, (head, tail) in zip(names, pairs, strict=True):
-        tensor = profile.tensors[name]
-        layout = [layout_of(part) for part in tensor.parts]
+        shape, layout, rows = tensors[name]
         index = known.setdefault(canonical(layout), len(layouts))
         if index == len(layouts):
             layouts.append(layout)
-        rows = row_count(tensor.parts)
-        tensors.append([at[head], at[tail], list(tensor.shape), index, *([] if rows is None else [rows])])
-    header = {**facts, "layouts": layouts, "payload_sha256": "0" * 64, "strings": strings, "tensors": tensors}
+        entries.append([at[head], at[tail], list(shape), index, *([] if rows is None else [rows])])
+    return {
+        **_facts(facts),
+        "layouts": layouts,
+        "payload_sha256": "0" * 64,
+        "strings": strings,
+        "tensors": entries,
+    }
+
+
+def _facts(facts: Facts) -> dict[str, Any]:
+    return {
+        "base": facts.base,
+        "metrics": facts.metrics,
+        "model_count": facts.model_count,
+        "profile": facts.info,
+        "target_count": facts.target_count,
+    }
+
+
+def _write_v2(profile: Profile, names: list[str], file: BinaryIO, fail: Fail) -> None:
+    described: dict[str, _Described] = {}
+    for name in names:
+        tensor = profile.tensors[name]
+        described[name] = (tensor.shape, [layout_of(part) for part in tensor.parts], row_count(tensor.parts))
+    header = _header(names, described, profile)
     size = len(_padded(header))
     if size > MAX_HEADER_BYTES:
         fail("the header is too large", field="header_bytes", expected=f"<= {MAX_HEADER_BYTES}", found=size)
     file.seek(PREFIX_BYTES + size)
     out = _Payload(file)
     for name in names:
-        tensor = profile.tensors[name]
+        shape, layout, rows = described[name]
         out.pad_to(TENSOR_ALIGN)
         start = out.offset
-        layout = [layout_of(part) for part in tensor.parts]
-        arrays = (array for part in tensor.parts for array in arrays_of(part))
-        for array, segment in zip(arrays, segments(layout, tensor.shape, row_count(tensor.parts)), strict=True):
+        arrays = (array for part in profile.tensors[name].parts for array in arrays_of(part))
+        for array, segment in zip(arrays, segments(layout, shape, rows), strict=True):
             out.zeros(start + segment.offset - out.offset)
             out.append(array)
     header["payload_sha256"] = out.digest()
