@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
 from . import fsio
+from .answers import BeforeAfter
 from .base.loaded import Base
 from .data.examples import (
     Example,
@@ -23,11 +25,12 @@ from .delta.attach import detach, model_count, target_count
 from .errors import DataError, InputError
 from .format.spec import Profile
 from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile_info
-from .names import run_dir
+from .names import log_path, plot_path, run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
 from .train.events import Noted
-from .train.log import LOG, RunLog
+from .train.log import LOG, RunLog, read
+from .train.plot import plot_run
 from .train.trainer import TrainOptions, check_run, road_of, train
 
 
@@ -58,9 +61,13 @@ def train_profile(
     imports: ImportOptions | None = None,
     resume: bool = False,
     replace: bool = False,
+    records: bool = True,
     on_event: OnEvent | None = None,
 ) -> CreateReport:
-    """Train profile `name` from `data` and save it; `base` is called once the data is known to be usable."""
+    """Train profile `name` from `data` and save it; `base` is called once the data is known to be usable.
+
+    Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it.
+    """
     tell = on_event or (lambda event: None)
     began = time.monotonic()
     store.check_free(name, replace or resume)
@@ -139,9 +146,26 @@ def train_profile(
             tell,
             began,
             result.losses,
+            answers=BeforeAfter(held, at.tokenizer) if records else None,
         )
+        log.write("done", step=result.step, **report.metrics)
+        report = _keep_records(store, name, log, report, f"{name}: {options.method}, {result.steps} steps", records)
         checkpoint.remove(folder)
     return report
+
+
+def _keep_records(
+    store: ProfileStore, name: str, log: RunLog, report: CreateReport, title: str, plot: bool
+) -> CreateReport:
+    """`report` with the log of the run, copied beside the profile, and the plot of it."""
+    place = log_path(store.home, name)
+    fsio.write_bytes(place, log.path.read_bytes(), mode=fsio.PRIVATE_FILE_MODE)
+    picture = None
+    if plot:
+        picture = plot_path(store.home, name)
+        losses = report.metrics["base_loss"], report.metrics["profile_loss"]
+        plot_run(read(place), picture, title, *losses)
+    return replace_fields(report, log=place, plot=picture)
 
 
 def split(

@@ -11,6 +11,7 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from .answers import BeforeAfter
 from .data.examples import Example, data_digest
 from .data.loss import Loss, mean_loss
 from .data.tokens import TokenRow
@@ -19,6 +20,7 @@ from .delta.encode import LayerStats
 from .format.read import read_header
 from .format.spec import Profile
 from .memory import peak_memory_bytes
+from .names import report_path
 from .profiles.store import ProfileStore
 
 
@@ -36,7 +38,10 @@ OnEvent = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class CreateReport:
-    """What was made. Sizes in bytes, losses in nats per supervised token."""
+    """What was made. Sizes in bytes, losses in nats per supervised token.
+
+    log, plot, report: what is kept beside the profile (`profiles.records`), where it was made.
+    """
 
     profile: str
     path: Path
@@ -50,11 +55,15 @@ class CreateReport:
     metrics: dict[str, Any]
     losses: list[float] = field(default_factory=list)
     layers: list[LayerStats] = field(default_factory=list)
+    log: Path | None = None
+    plot: Path | None = None
+    report: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `zen train --json` and `zen compress --json`."""
         out = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("losses", "layers")}
-        out["path"] = str(self.path)
+        for name in ("path", "log", "plot", "report"):
+            out[name] = None if out[name] is None else str(out[name])
         if self.layers:
             out["layers"] = [asdict(layer) for layer in self.layers]
         return out
@@ -111,12 +120,17 @@ def measure_and_save(
     began: float,
     losses: list[float],
     layers: list[LayerStats] | None = None,
+    answers: BeforeAfter | None = None,
 ) -> CreateReport:
-    """Save `profile`, with its loss on `held_rows` beside the others' where there are any."""
+    """Save `profile`, with its loss on `held_rows` beside the others' where there are any, and the report of `answers`."""
     if held_rows:
+        if answers is not None:
+            answers.before(model, lambda done, total: tell(Stage("answers of the base", done, total)))
         attach(model, Resident.from_profile(profile, consume=False))
         try:
             loss = mean_of(model, held_rows, "held-out loss of the profile", tell)
+            if answers is not None:
+                answers.after(model, lambda done, total: tell(Stage("answers of the profile", done, total)))
         finally:
             detach(model)
         profile.metrics |= {
@@ -141,4 +155,5 @@ def measure_and_save(
         metrics=metrics,
         losses=losses,
         layers=layers or [],
+        report=answers.write(report_path(store.home, name), name, header.metrics) if held_rows and answers else None,
     )

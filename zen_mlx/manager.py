@@ -142,6 +142,7 @@ class ZenPersonalizationManager:
         checkpoint_s: float = 300.0,
         resume: bool = False,
         replace: bool = False,
+        records: bool = True,
         on_event: OnEvent | None = None,
     ) -> CreateReport:
         """Train profile `name` from strings, rows or paths (`data.examples.load_examples`), measure and save it.
@@ -152,7 +153,8 @@ class ZenPersonalizationManager:
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
         `create.Prepared`, `made.Stage` and what `train.events` has. SIGINT saves the run and raises
         `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. The options of the loop are
-        those of `train.options.TrainOptions`. `method`: "sign" (one bit a weight) or "factor"
+        those of `train.options.TrainOptions`. `records`: a plot of the losses and a few answers before and after, beside
+        the log; they stay in `home`. `method`: "sign" (one bit a weight) or "factor"
         (low rank, for which `bits_per_weight` bounds the whole file).
         """
         options = TrainOptions(
@@ -180,6 +182,7 @@ class ZenPersonalizationManager:
                 imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * max_length),
                 resume=resume,
                 replace=replace,
+                records=records,
                 on_event=on_event,
             )
 

@@ -193,6 +193,9 @@ def show_summary(report: CreateReport) -> None:
     _view.say(f"{report.profile} is ready")
     for label, value in summary(report, report.metrics.get("held_out_rows")):
         _view.say(f"  {label:<17}{value}")
+    for label, path in (("log", report.log), ("plot", report.plot), ("answers", report.report)):
+        if path is not None:
+            _view.say(f"  {label:<17}{path}")
     _view.notice(f"Next: zen chat -p {report.profile}")
 
 

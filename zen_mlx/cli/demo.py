@@ -86,6 +86,7 @@ def _train(manager: ZenPersonalizationManager, folder: Path) -> None:
             steps=DEMO_STEPS,
             batch_size=DEMO_BATCH,
             max_length=DEMO_LENGTH,
+            records=False,
             on_event=tell,
         )
     rows = DEMO_STEPS * DEMO_BATCH

@@ -50,7 +50,31 @@ def train(
     learning_rate_scale: Annotated[
         float, typer.Option(metavar="X", help="Times the reference rate: 5e-4 for sign, 1e-2 for factor.")
     ] = 0.1,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Steps between two looks at the held-out loss; 0: none. Default: ten looks a run, at most every 10 steps.",
+            show_default=False,
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Stop after N looks without a new best held-out loss and keep the best state. Default: run to the end.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Time between checkpoints; 0: after every step.")
+    ] = 300.0,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Without the plot of the losses and the answers before and after.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an unfinished run: stopped, killed or failed.")
+    ] = False,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +82,9 @@ def train(
 
     DATA is rows (.jsonl, .json, .csv), texts (.txt, .md), mail (mbox) or exported chats (WhatsApp, Telegram, Slack,
     iMessage), mixed as you like. Keys, passwords, card numbers and contacts are scrubbed first; zen data preview shows how.
-    Ctrl-C saves the run, and --resume goes on with it. The loss is measured before and after on held-out data.
+    Ctrl-C saves the run, and --resume goes on with it, also after a crash or kill -9. Loss, perplexity and token agreement
+    are measured before and after on held-out data. The run's log, the plot of its losses and a few answers before and
+    after stay under ZEN_HOME and never leave with the profile.
 
     Examples:
 
@@ -68,6 +94,7 @@ def train(
       zen train cynic.jsonl --profile small --method factor --bits-per-weight 0.05
       zen train chats.zip mails.mbox --profile me --me "Kim Doe" --me kim@example.org
       zen train mails.jsonl --profile work -m zen-nano-4b --batch-size 8 --accumulate 2
+      zen train cynic.jsonl --profile cynic --epochs 10 --patience 3
       zen train cynic.jsonl --profile cynic --resume
     """
     from ..config import BitDeltaConfig
@@ -96,6 +123,10 @@ def train(
             seed=seed,
             method=method,
             bits_per_weight=bits_per_weight,
+            eval_every=eval_every,
+            patience=patience,
+            checkpoint_s=checkpoint_every,
+            records=not no_report,
             resume=resume,
             replace=replace,
             on_event=tell,

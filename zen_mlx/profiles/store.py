@@ -14,6 +14,7 @@ from ..format.read import read, read_header
 from ..format.spec import Header, Profile
 from ..format.write import write
 from ..names import SUFFIX, check_name, profile_path
+from . import records
 
 
 class ProfileStore:
@@ -76,15 +77,20 @@ class ProfileStore:
         return path
 
     def save(self, name: str, profile: Profile, replace: bool = False) -> Path:
-        """Publish `profile` as `name`; what was there before stays until the new file is whole."""
+        """Publish `profile` as `name`; what was there before stays until the new file is whole.
+
+        Log, plot and report of a profile that was there before go with it.
+        """
         path = self.check_free(name, replace)
         profile.info["name"] = name
         write(profile, path)
+        records.remove(self.home, name)
         return path
 
     def remove(self, name: str) -> None:
-        """Delete profile `name`."""
+        """Delete profile `name`, with its log, plot and report."""
         fsio.remove(self.path(name))
+        records.remove(self.home, name)
 
     def rename(self, old: str, new: str, replace: bool = False) -> Path:
         """Give `old` the name `new`. The name inside the file follows, so the file is written anew before the old goes."""
@@ -92,7 +98,10 @@ class ProfileStore:
             raise InputError("that is its name already", field="name", found=new)
         before = self.path(old)
         profile = self.load(old)
-        path = self.save(new, profile, replace)
+        path = self.check_free(new, replace)
+        profile.info["name"] = new
+        write(profile, path)
+        records.move(self.home, old, new)
         if not before.samefile(path):  # where case does not count, the new name may be the same file
             self.remove(old)
         return path
