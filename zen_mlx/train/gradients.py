@@ -5,25 +5,33 @@ The only place where gradients are summed: over micro-batches here, and over who
 
 from __future__ import annotations
 
+import contextlib
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..data.batches import pack_by_tokens
-from ..data.loss import batch_arrays, logits_at_labels, nats
+from ..data.loss import batch_arrays, nats_at_labels
 from ..data.tokens import TokenRow
 from .overlay import array_name
+from .recompute import checkpointed
 
 MICRO_TOKENS = 1024  # padded tokens of one forward and backward
 
 
-def step_gradients(model: nn.Module, rows: list[TokenRow]) -> tuple[float, int, dict[str, mx.array]]:
-    """(sum of nats, supervised tokens, gradient of the sum by `overlay.array_name`) of one step's rows."""
+def step_gradients(
+    model: nn.Module, rows: list[TokenRow], micro_tokens: int = MICRO_TOKENS, grad_checkpoint: bool = False
+) -> tuple[float, int, dict[str, mx.array]]:
+    """(sum of nats, supervised tokens, gradient of the sum by `overlay.array_name`) of one step's rows.
+
+    A forward and backward takes at most `micro_tokens` padded tokens, or one row. `grad_checkpoint`: see `recompute`.
+    """
     total, tokens = 0.0, 0
     grads: dict[str, mx.array] = {}
-    with logits_at_labels(model) as forward:
-        grad_of = nn.value_and_grad(model, lambda i, p, y, w: nats(forward(i, p), y, w))
-        for batch in pack_by_tokens(rows, MICRO_TOKENS):
+    with nats_at_labels(model) as loss_of, checkpointed(model) if grad_checkpoint else contextlib.nullcontext():
+        grad_of = nn.value_and_grad(model, loss_of)
+        for batch in pack_by_tokens(rows, micro_tokens):
             loss, tree = grad_of(*batch_arrays(batch))
             flat = {}
             for path, value in tree_flatten(tree):

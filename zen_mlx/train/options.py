@@ -11,6 +11,7 @@ import mlx.nn as nn
 from ..config import BitDeltaConfig
 from ..delta.targets import targets
 from ..errors import ConfigError
+from .gradients import MICRO_TOKENS
 from .road import Factor, Road, Sign
 
 ROADS: dict[str, type[Road]] = {"sign": Sign, "factor": Factor}
@@ -24,6 +25,8 @@ class TrainOptions:
     eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
     0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
     checkpoint_s: seconds between checkpoints; it changes nothing that is computed.
+    micro_tokens: padded tokens of one forward and backward; the gradients of a step's are summed. grad_checkpoint: make
+    activations anew for the backward pass (`recompute`), for the same numbers; None: only where memory wants it.
     """
 
     epochs: float = 2.0
@@ -38,9 +41,11 @@ class TrainOptions:
     eval_every: int | None = None
     patience: int | None = None
     checkpoint_s: float = 300.0
+    micro_tokens: int = MICRO_TOKENS
+    grad_checkpoint: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("accumulate", 1), ("max_length", 8), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("max_length", 8), ("seed", 0), ("micro_tokens", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
         if self.steps is not None and self.steps < 1:
@@ -84,7 +89,7 @@ class TrainOptions:
 
     def facts(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "checkpoint_s"}
+        return {name: value for name, value in asdict(self).items() if name not in ("checkpoint_s", "grad_checkpoint")}
 
 
 def road_of(options: TrainOptions, model: nn.Module) -> Road:

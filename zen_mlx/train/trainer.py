@@ -64,7 +64,8 @@ def train(
     """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
     With `folder`, the run is checkpointed there every `options.checkpoint_s` seconds and on SIGINT or SIGTERM (then
-    `Interrupted` is raised). `state` is where to go on from; `road`, when given, is taken in place of the options'. On the CPU, a resumed run ends in the same bytes.
+    `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
+    `road`, when given, is taken in place of the one that the options name.
     Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
     """
     road = road or road_of(options, model)
@@ -165,7 +166,7 @@ class _Run:
         put_arrays(self.layers, state.latents)
         self.share.value = self.schedule.quantized_share(step)
         picked = batch_rows(self._rows, options.rows_of_step(len(self._rows)), options.seed, step)
-        total, tokens, grads = step_gradients(self.model, picked)
+        total, tokens, grads = step_gradients(self.model, picked, options.micro_tokens, bool(options.grad_checkpoint))
         loss = total / max(tokens, 1)
         norm = global_norm(grads) / max(tokens, 1)
         self.guard.check(step + 1, loss, norm, kept)
