@@ -74,15 +74,31 @@ def collate(rows: list[TokenRow], pad_id: int = 0) -> MicroBatch:
 
 def pack_by_tokens(rows: list[TokenRow], most_tokens: int) -> Iterator[MicroBatch]:
     """Micro-batches of at most `most_tokens` padded tokens (or one row), shortest rows first."""
+    return (collate(group) for group in _groups(rows, most_tokens))
+
+
+def packed_sizes(rows: list[TokenRow], most_tokens: int) -> list[tuple[int, int, int]]:
+    """(rows, padded length, padded labels) of each micro-batch of `pack_by_tokens`, without making it."""
+    return [
+        (
+            len(group),
+            bucket_length(max(len(group[-1].ids) - 1, 1)),
+            -(-sum(row.targets for row in group) // LABEL_STEP) * LABEL_STEP,
+        )
+        for group in _groups(rows, most_tokens)
+    ]
+
+
+def _groups(rows: list[TokenRow], most_tokens: int) -> Iterator[list[TokenRow]]:
     group: list[TokenRow] = []
     for row in sorted(rows, key=lambda row: len(row.ids)):
         width = bucket_length(max(len(row.ids) - 1, 1))
         if group and width * (len(group) + 1) > most_tokens:
-            yield collate(group)
+            yield group
             group = []
         group.append(row)
     if group:
-        yield collate(group)
+        yield group
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
