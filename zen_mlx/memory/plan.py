@@ -81,7 +81,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Plan:
-    """The peaks of a run's phases. items: (name, bytes) of a training step; phases: (name, bytes); limit: see `machine_limit`."""
+    """The peaks of a run's phases. items: (name, bytes) of a training step; phases: (name, bytes)."""
 
     items: tuple[tuple[str, int], ...]
     phases: tuple[tuple[str, int], ...]
