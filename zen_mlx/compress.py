@@ -21,6 +21,7 @@ from .format.spec import Profile
 from .made import CreateReport, OnEvent, Stage, mean_of, measure_and_save, now, profile_info
 from .profiles.store import ProfileStore
 from .profiles.tuned import Tuned, open_tuned
+from .train.events import Noted
 
 
 def compress_profile(
@@ -49,6 +50,8 @@ def compress_profile(
     store.check_free(name, replace)
     held = load_examples(valid) if valid is not None and valid != "none" else []
     tuned = open_tuned(finetuned, base_name, on_pull)
+    for note in tuned.notes:
+        tell(Noted(note))
     tensors, layers = encode(
         tuned.names,
         tuned.base_of,

@@ -110,7 +110,7 @@ def lazy_reader(model: nn.Module, as_stored: bool = False) -> tuple[list[str], R
     def read(name: str) -> np.ndarray:
         value, packing = waiting.pop(name)
         if packing:
-            value = mx.dequantize(value, **packing)
+            value = _unpacked(value, **packing)
         value = value if value.ndim else value.reshape(1)
         mx.eval(value)
         if (ahead := waiting.get(following.get(name, ""))) is not None:
@@ -125,6 +125,15 @@ def _stored(value: mx.array) -> np.ndarray:
     if value.dtype == mx.bfloat16:
         return np.array(value.view(mx.uint16), copy=False).view(BF16)
     return np.array(value if value.dtype in (mx.float16, mx.float32) else value.astype(mx.float32), copy=False)
+
+
+def _unpacked(value: mx.array, global_scale: mx.array | None = None, **packing: Any) -> mx.array:
+    """`mx.dequantize`, which takes one global scale: experts may have one each."""
+    if global_scale is None or not global_scale.ndim:
+        return mx.dequantize(value, global_scale=global_scale, **packing)
+    scales = packing.pop("scales")
+    experts = zip(value, scales, global_scale, strict=True)
+    return mx.stack([mx.dequantize(v, s, global_scale=g, **packing) for v, s, g in experts])
 
 
 def _packing(module: nn.Module, key: str) -> dict[str, Any]:
