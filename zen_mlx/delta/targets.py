@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..errors import TargetError
 from .layers import LINEAR, SWITCH, base_class
 
 ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
@@ -73,6 +75,19 @@ def target_layers(model: nn.Module) -> dict[str, nn.Module]:
 def targets(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Parameter name (with `.weight`) -> logical shape ([N, K], experts [E, N, K]) of every target."""
     return {name: logical_shape(layer) for name, layer in target_layers(model).items()}
+
+
+def check_targets(model: nn.Module, path: str | Path | None = None) -> None:
+    """TargetError for a model in which nothing is a target: its layers are of kinds that take no delta."""
+    if target_layers(model):
+        return
+    kinds = {type(module).__name__ for name, module in model.named_modules() if _inside(name) and "weight" in module}
+    raise TargetError(
+        "no layer of this model takes a delta",
+        path=path,
+        expected="nn.Linear, nn.QuantizedLinear, SwitchLinear or QuantizedSwitchLinear",
+        found=", ".join(sorted(kinds)) or "none",
+    )
 
 
 def target_count(model: nn.Module) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mlx.nn as nn
 import numpy as np
 
 from ..base.build import build
@@ -16,12 +17,20 @@ from ..base.progress import Progress
 from ..base.pull import pull
 from ..codec.parts import decode_all
 from ..delta.encode import Reader, lazy_reader
-from ..delta.targets import model_count, target_count, targets
-from ..errors import BaseMismatchError
+from ..delta.targets import (
+    array_shape,
+    arrays,
+    can_grow,
+    check_targets,
+    kept_packed,
+    model_count,
+    target_count,
+    targets,
+)
+from ..errors import BaseMismatchError, TargetError
 from ..format.foreign.read import is_adapter
 from ..format.spec import DeltaTensor, Profile
 from .foreign import foreign_profile
-from .places import parameters
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,10 @@ def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) 
     """
     folder, base_folder = pull(finetuned, on_pull), pull(base_name, on_pull)
     unread = build(base_folder)
-    facts = (targets(unread), target_count(unread), model_count(unread))
     check_targets(unread, base_folder)
+    facts = (targets(unread), target_count(unread), model_count(unread))
     shapes = {name: array_shape(module, key) for name, module, key, _ in arrays(unread) if can_grow(name, module, key)}
-    kept = {name: array_shape(module, key) for name, module, key, _ in arrays(unread)}
+    packed, packed_shapes = kept_packed(unread), _shapes(unread)
     if is_adapter(folder) and not (folder / "config.json").is_file():
         exact = foreign_profile(folder, base_name, on_pull)
         names = sorted(exact.tensors)
@@ -75,7 +84,10 @@ def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) 
         return Tuned(folder, names, zeros, change, *facts, shapes, exact)
     base_names, base_of = lazy_reader(unread, as_stored=True)
     del unread  # or every tensor that is read would stay
-    tuned_names, tuned_of = lazy_reader(build(folder), as_stored=True)
+    tuned = build(folder)
+    tuned_shapes = _shapes(tuned)
+    tuned_names, tuned_of = lazy_reader(tuned, as_stored=True)
+    del tuned
     odd = sorted(set(tuned_names) - set(base_names)) or sorted(set(base_names) - set(tuned_names))
     if odd:
         raise BaseMismatchError(
@@ -84,4 +96,28 @@ def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) 
             expected=f"{len(base_names)} parameters",
             found=f"{len(tuned_names)} parameters",
         )
-    return Tuned(folder, base_names, base_of, tuned_of, *facts, shapes, None)
+    for name, more_bytes in packed.items():
+        if tuned_shapes[name] != packed_shapes[name]:
+            raise TargetError(
+                "the fine-tune has another shape than the base's packed array, which takes no delta",
+                field=name,
+                expected=packed_shapes[name],
+                found=tuned_shapes[name],
+                hint=f"compress against a base that is not quantized; there it takes {more_bytes / 1e6:.1f} MB more",
+            )
+    names = [name for name in base_names if name not in packed]
+    return Tuned(folder, names, base_of, tuned_of, *facts, shapes, None, _notes(packed))
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: array_shape(module, key) for name, module, key, _ in arrays(model)}
+
+
+def _notes(packed: Mapping[str, int]) -> tuple[str, ...]:
+    if not packed:
+        return ()
+    some = ", ".join(list(packed)[:2]) + (", .." if len(packed) > 2 else "")
+    return (
+        f"what the fine-tune changed in {some} is left out: the base holds it packed; "
+        f"a base in 16 bits would, with {sum(packed.values()) / 1e6:.1f} MB more, take it",
+    )

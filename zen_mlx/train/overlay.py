@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..delta.targets import target_layers, targets
+from ..delta.targets import check_targets, target_layers, targets
 
 
 class Share:
@@ -40,6 +40,7 @@ MakeLayer = Callable[[str, nn.Module, tuple[int, ...]], Overlay]
 @contextlib.contextmanager
 def overlaid(model: nn.Module, make: MakeLayer) -> Iterator[dict[str, Overlay]]:
     """Put `make`'s layer over every target of `model` for the block; only their arrays are trainable in it."""
+    check_targets(model)
     places = []
     for module in model.modules():
         if not hasattr(module, "_no_grad"):  # a class of mlx-lm that does not call nn.Module's constructor
