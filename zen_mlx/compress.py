@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from .base.load import load_model
+from . import fsio
 from .base.loaded import Base
 from .base.progress import Progress
-from .data.examples import load_examples
+from .compression import Compression, CompressOptions
+from .data.examples import Example, import_examples, load_examples
 from .data.loss import Loss
 from .data.tokens import TokenRow, tokenize
-from .delta.attach import Resident, attach, detach
-from .delta.encode import encode
+from .delta.attach import detach
+from .delta.encode import LayerStats
 from .errors import InputError
-from .format.spec import Profile
-from .made import CreateReport, OnEvent, Stage, mean_of, measure_and_save, now, profile_info
+from .format.spec import DeltaTensor
+from .made import CreateReport, OnEvent, mean_of, measure_and_save, now
+from .names import run_dir
 from .profiles.store import ProfileStore
-from .profiles.tuned import Tuned, open_tuned
-from .train.events import Noted
+from .train import checkpoint
+
+__all__ = ["CompressOptions", "compress_profile"]
 
 
 def compress_profile(
@@ -30,74 +33,98 @@ def compress_profile(
     base: Callable[[], Base],
     name: str,
     finetuned: str,
+    options: CompressOptions | None = None,
     *,
-    scale: str = "rowcol",
-    block: int = 128,
-    planes: int = 1,
+    text: Any = None,
     valid: Any = None,
+    resume: bool = False,
     replace: bool = False,
     on_event: OnEvent | None = None,
     on_pull: Progress | None = None,
 ) -> CreateReport:
     """Encode `finetuned` - base as profile `name` and save it, one tensor of each in memory at a time.
 
-    `finetuned`: a model folder, a repository, or the folder of a LoRA adapter for this base.
-
-    Losses are measured when `valid` is given: only then are the models loaded whole.
+    `finetuned`: a model folder, a repository, or the folder of a LoRA adapter for this base. `text`: data as for
+    training, scrubbed; layers are weighed by what it makes of them, and what is stored is distilled on it. Losses are
+    measured when `valid` is given. Only text and `valid` need models loaded whole, one at a time.
+    SIGINT saves the distillation and raises `train.trainer.Interrupted`; `resume` goes on from there.
     """
     tell = on_event or (lambda event: None)
     began = time.monotonic()
-    store.check_free(name, replace)
+    options = options or CompressOptions()
+    store.check_free(name, replace or resume)
     held = load_examples(valid) if valid is not None and valid != "none" else []
-    tuned = open_tuned(finetuned, base_name, on_pull)
-    for note in tuned.notes:
-        tell(Noted(note))
-    tensors, layers = encode(
-        tuned.names,
-        tuned.base_of,
-        tuned.tuned_of,
-        targets=tuned.targets,
-        growing=tuned.shapes,
-        scale=scale,
-        block=block if scale == "block" else None,
-        planes=planes,
-        progress=lambda done, total, tensor: tell(Stage("compressing", done, total)),
-    )
-    if not tensors:
-        raise InputError(f"{finetuned} does not differ from {base_name}: there is nothing to keep", path=tuned.folder)
+    examples: list[Example] = []
+    if text is not None:
+        examples, imported = import_examples(text)
+        tell(imported)
+    elif resume:
+        raise InputError("only a distillation can be resumed", field="distill", expected="the same data as before")
+    make = Compression(base_name, base, finetuned, options, tell, on_pull)
+    if examples:
+        with _run(store, name, resume, replace) as folder:
+            tensors, layers = make.distilled(examples, folder, name)
+            report = _finish(store, make, name, tensors, layers, held, replace or resume, began)
+            checkpoint.remove(folder)
+        return report
+    tensors, layers = make.closed_form()
+    return _finish(store, make, name, tensors, layers, held, replace, began)
+
+
+@contextlib.contextmanager
+def _run(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[Path]:
+    """The locked folder of the run, as for a training."""
+    folder = run_dir(store.home, name)
+    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being made by another process"):
+        unfinished = checkpoint.exists(folder)
+        if resume and not unfinished:
+            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
+        if unfinished and not resume and not replace:
+            hint = "--resume goes on; --replace starts again"
+            raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
+        if not resume:
+            checkpoint.remove(folder)
+        yield folder
+
+
+def _finish(
+    store: ProfileStore,
+    make: Compression,
+    name: str,
+    tensors: Mapping[str, DeltaTensor],
+    layers: list[LayerStats],
+    held: list[Example],
+    replace: bool,
+    began: float,
+) -> CreateReport:
+    """Measure and save."""
     base_loss = reference_loss = model = None
     held_rows: list[TokenRow] = []
     if held:
-        at = base()
+        at = make.base()
         model = at.model
         detach(model)
         held_rows = tokenize(held, at.tokenizer, at.context_length)
-        base_loss = mean_of(model, held_rows, "held-out loss of the base", tell)
-        reference_loss = _reference_loss(model, tuned, held_rows, tell)
-    profile = Profile(
-        info=profile_info(name, now(), "compress"),
-        base=tuned.header(base_name, tensors),
-        metrics={},
-        target_count=tuned.target_count,
-        model_count=tuned.model_count,
-        tensors=tensors,
-    )
+        base_loss = mean_of(model, held_rows, "held-out loss of the base", make.tell)
+        reference_loss = _reference_loss(make, held_rows)
+    profile = make.profile(name, tensors, now())
     return measure_and_save(
-        store, model, name, profile, held, held_rows, base_loss, reference_loss, replace, tell, began, [], layers
+        store,
+        model,
+        name,
+        profile,
+        held,
+        held_rows,
+        base_loss,
+        reference_loss,
+        replace,
+        make.tell,
+        began,
+        [],
+        layers,
     )
 
 
-def _reference_loss(model: Any, tuned: Tuned, rows: list[TokenRow], tell: OnEvent) -> Loss:
-    """The fine-tune's loss: of its own checkpoint, or of the base with the adapter on it."""
-    stage = "held-out loss of the fine-tune"
-    if tuned.adapter is None:
-        reference = load_model(tuned.folder)
-        loss = mean_of(reference, rows, stage, tell)
-        del reference
-        mx.clear_cache()
-        return loss
-    attach(model, Resident.from_profile(tuned.adapter, consume=False))
-    try:
-        return mean_of(model, rows, stage, tell)
-    finally:
-        detach(model)
+def _reference_loss(make: Compression, rows: list[TokenRow]) -> Loss:
+    with make.teacher() as teacher:
+        return mean_of(teacher, rows, "held-out loss of the fine-tune", make.tell)

@@ -13,7 +13,7 @@ from .base.info import base_info
 from .base.loaded import Base, check_base
 from .base.progress import Progress
 from .base.pull import pull
-from .compress import compress_profile
+from .compress import CompressOptions, compress_profile
 from .config import BitDeltaConfig
 from .create import train_profile
 from .data.examples import ImportOptions
@@ -191,14 +191,18 @@ class ZenPersonalizationManager:
         name: str,
         finetuned: str,
         *,
-        scale: str = "rowcol",
-        block: int = 128,
-        planes: int = 1,
+        text: Any = None,
         valid: Any = None,
+        resume: bool = False,
         replace: bool = False,
         on_event: OnEvent | None = None,
+        **options: Any,
     ) -> CreateReport:
-        """Make profile `name` from a fine-tuned checkpoint of this base: its difference as `planes` sign planes."""
+        """Make profile `name` from a fine-tuned checkpoint of this base, or from a LoRA adapter for it.
+
+        `options`: the fields of `compression.CompressOptions`; `bits_per_weight` bounds the whole file, `scale` and
+        `planes` ask for signs. `text`: data to weigh the layers with and to distil on; `valid`: data to measure on.
+        """
         with self._without_profile():
             return compress_profile(
                 self.store,
@@ -206,10 +210,10 @@ class ZenPersonalizationManager:
                 lambda: self.base,
                 name,
                 finetuned,
-                scale=scale,
-                block=block,
-                planes=planes,
+                CompressOptions(**options),
+                text=text,
                 valid=valid,
+                resume=resume,
                 replace=replace,
                 on_event=on_event,
                 on_pull=self._on_pull,

@@ -13,6 +13,7 @@ from ._options import AsJson, Model, Replace
 
 if TYPE_CHECKING:
     from ..delta.encode import LayerStats
+    from ..eval.sweep import SweepPoint
 
 _WORST = 5
 
@@ -33,38 +34,105 @@ def compress(
     ],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
-    scale: Annotated[Scale, typer.Option(help="What shares a scale.")] = Scale.rowcol,
-    planes: Annotated[int, typer.Option(metavar="P", help="Sign planes: about one bit per weight each.")] = 1,
+    bits_per_weight: Annotated[
+        float | None,
+        typer.Option(metavar="B", help="Most bits of the whole file per target weight, 0.02 to 4.", show_default=False),
+    ] = None,
+    scale: Annotated[Scale | None, typer.Option(help="Signs only: what shares a scale.", show_default="rowcol")] = None,
+    planes: Annotated[
+        int | None,
+        typer.Option(metavar="P", help="Signs only: planes, about one bit per weight each.", show_default="1"),
+    ] = None,
+    distill: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DATA", help="Train scales and factors on what the fine-tune says about this. Repeatable."
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(metavar="N", help="Most steps of --distill, of 16 rows each.")] = 48,
+    babble: Annotated[
+        int, typer.Option(metavar="N", help="Texts that the fine-tune writes itself, beside --distill's.")
+    ] = 32,
+    seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
     valid: Annotated[Path | None, typer.Option(metavar="DATA", help="Data to measure the losses on.")] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Save nothing: measure --valid at many sizes, print the table and draw the curve."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished distillation.")] = False,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn a fine-tuned model into a profile of its base.
 
-    What is kept is the sign of each weight's change and a few scales. The base must be the one the model was tuned from.
+    What is kept is the sign of each weight's change and a few scales; with --bits-per-weight, what keeps most at that size:
+    factors of low rank, signs, or both, chosen layer by layer. The base must be the one the model was tuned from.
     A LoRA adapter (mlx-lm, PEFT) is compressed as if it were merged; `zen profile import` keeps one without loss.
+    With --distill layers are weighed by your text, and what is stored is trained to answer as the fine-tune does.
 
     Examples:
 
     \b
       zen compress ./my-finetune --profile mine -m smollm2-135m
+      zen compress ./my-finetune --profile mine --bits-per-weight 0.33 --distill train.jsonl --valid test.jsonl
       zen compress ./my-finetune --profile mine --planes 2 --valid test.jsonl
+      zen compress ./my-finetune --profile any --valid test.jsonl --sweep curve.png
     """
-    from ..errors import DataError
+    from ..errors import ConfigError, DataError
 
-    if valid is not None and not valid.exists():
-        raise DataError("no such file or folder", path=valid)
+    for path in (*(distill or ()), *([valid] if valid is not None else ())):
+        if not path.exists():
+            raise DataError("no such file or folder", path=path)
+    if sweep is not None and valid is None:
+        raise ConfigError("a curve needs data to measure on", field="sweep", expected="--valid DATA", found=None)
+    options = {
+        "scale": scale.value if scale else None,
+        "planes": planes,
+        "bits_per_weight": bits_per_weight,
+        "steps": steps,
+        "babble": babble,
+        "seed": seed,
+    }
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, tell)
-        report = manager.compress_profile(
-            profile, finetuned, scale=scale.value, planes=planes, valid=valid, replace=replace, on_event=tell
-        )
-    if as_json:
+        if sweep is not None:
+            from ..eval.sweep import sweep_rates
+
+            points = sweep_rates(manager, finetuned, valid, distill, sweep, options, tell)
+        else:
+            report = manager.compress_profile(
+                profile, finetuned, text=distill, valid=valid, resume=resume, replace=replace, on_event=tell, **options
+            )
+    if sweep is not None:
+        _curve(points, sweep, as_json)
+    elif as_json:
         _view.emit(report.to_dict())
+    else:
+        if report.layers:
+            _layers(report.layers)
+        _run_view.show_summary(report)
+
+
+def _curve(points: list[SweepPoint], picture: Path, as_json: bool) -> None:
+    """The measured points as a table, or one document."""
+    if as_json:
+        _view.emit({"points": [point.to_dict() for point in points], "plot": str(picture)})
         return
-    if report.layers:
-        _layers(report.layers)
-    _run_view.show_summary(report)
+    listing = _view.table(
+        "kind", "bits/weight", "size", "loss", "retention", right=("bits/weight", "size", "loss", "retention")
+    )
+    for point in points:
+        listing.add_row(
+            point.kind,
+            f"{point.bits_per_weight:.3f}",
+            _view.size(point.file_bytes),
+            f"{point.loss:.4f}",
+            "" if point.retention is None else f"{point.retention:.1f} %",
+        )
+    _view.show(listing)
+    _view.say(f"drawn in {picture}")
 
 
 def _layers(layers: list[LayerStats]) -> None:

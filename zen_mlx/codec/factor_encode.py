@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from .codes import CODE_BITS, pack_codes, quantize
 from .factor import FACTOR_BITS, FactorGroup, FactorPart, FactorSide, side_values
 from .floats import DTYPES, F16_SMALLEST, narrowed
-from .svd import leading_factors
+from .svd import leading_factors, weighted_factors
 
 _UNIT_RANGE = (2.0**-16, 2.0**28)
 """Where the largest product of a column of U and one of V may lie: beyond it float16 steps lose precision."""
@@ -71,14 +71,18 @@ def encode_svd(
     u: np.ndarray | None = None,
     v: np.ndarray | None = None,
     dtype: str = "f16",
+    moment: np.ndarray | None = None,
 ) -> FactorPart:
     """delta [E.., N, K] -> the factors that leave least of diag(u)^-1 . delta . diag(v)^-1, `groups` [[bits, rank], ..].
 
     Each group takes the leading singular directions of what the groups before it, as stored, leave over, and each of
-    its sides is fitted once more to the other as stored. v = 1 / rms(x_k) makes it least in W x. A row or column whose
-    u or v is 0 is left at 0. Errors: ConfigError as `encode_factor`.
+    its sides is fitted once more to the other as stored. With moment = E[x x^T], f32 [K, K] (and no u or v), least is
+    E ||(delta - its factors) x||. A row or column whose u or v is 0 is left at 0. Errors: ConfigError as `encode_factor`.
     """
     pairs = _check(delta.shape, groups, u, v, dtype)
+    if moment is not None and (u is not None or v is not None or moment.shape != (delta.shape[-1],) * 2):
+        expected = f"[{delta.shape[-1]}, {delta.shape[-1]}], without u and v"
+        raise ConfigError("a moment that does not fit", field="moment", expected=expected, found=moment.shape)
     n, k = delta.shape[-2:]
     lead = delta.shape[:-2]
     rests = delta.reshape(-1, n, k)
@@ -102,7 +106,7 @@ def encode_svd(
         if unit is not None:
             units[index], needed = unit, True
             matrix /= unit
-        matrices.append(list(_fit_groups(matrix, pairs)))
+        matrices.append(list(_fit_groups(matrix, pairs, moment)))
     made = []
     for number, (bits, rank) in enumerate(pairs):
         first, second = (_stack([each[number][side] for each in matrices], (*lead, rank)) for side in (0, 1))
@@ -111,25 +115,28 @@ def encode_svd(
     return _assemble(made, _with_unit(u, unit, delta.shape[:-1]), v, dtype if unit is None else "f32")
 
 
-def _fit_groups(rest: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[_Side, _Side]]:
+def _fit_groups(
+    rest: np.ndarray, pairs: Sequence[tuple[int, int]], moment: np.ndarray | None
+) -> Iterator[tuple[_Side, _Side]]:
     """The two sides of each group in turn; `rest` is changed to what is left over."""
     n, k = rest.shape
     for number, (bits, rank) in enumerate(pairs):
-        left, right = leading_factors(rest, rank)
+        left, right = leading_factors(rest, rank) if moment is None else weighted_factors(rest, rank, moment)[:2]
         left_side, right_side = _encode_side(left, bits), _encode_side(right, bits)
         if bits < 16:
             right_side = _encode_side(_solve(_decoded(left_side, bits, n), rest), bits)
-            left_side = _encode_side(_solve(_decoded(right_side, bits, k), rest.T), bits)
+            left_side = _encode_side(_solve(_decoded(right_side, bits, k), rest.T, moment), bits)
         yield left_side, right_side
         if number + 1 < len(pairs):
             rest -= _decoded(left_side, bits, n).T @ _decoded(right_side, bits, k)
 
 
-def _solve(side: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """The other side [g, K] of least squares: argmin_V ||rest - side.T @ V|| for side [g, N], rest [N, K]."""
+def _solve(side: np.ndarray, rest: np.ndarray, moment: np.ndarray | None = None) -> np.ndarray:
+    """The other side [g, K] of least squares: argmin_V ||C^(1/2) (rest - side.T @ V)|| for side [g, N], rest [N, K]."""
     gram = side.astype(np.float64)
-    inverse = np.linalg.pinv(gram @ gram.T, rcond=1e-10, hermitian=True)
-    return ((inverse @ gram).astype(np.float32) @ rest).astype(np.float32, copy=False)
+    seen = gram if moment is None else gram @ moment
+    inverse = np.linalg.pinv(seen @ gram.T, rcond=1e-10, hermitian=True)
+    return ((inverse @ seen).astype(np.float32) @ rest).astype(np.float32, copy=False)
 
 
 def _encode_side(columns: np.ndarray, bits: int) -> _Side:

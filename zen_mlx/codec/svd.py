@@ -46,6 +46,12 @@ def _randomized(tall: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     return (basis @ vt.T)[:, :rank], values[:rank]
 
 
+def singular_values(matrix: np.ndarray, rank: int) -> np.ndarray:
+    """The largest `rank` singular values of float32 [N, K]."""
+    left, right = leading_factors(matrix, rank)
+    return np.asarray(np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1))
+
+
 def weighted_factors(matrix: np.ndarray, rank: int, moment: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """([rank, N], [rank, K], values [rank]): the matrix L R^T of `rank` with least E ||(M - L R^T) x||, moment = E[x x^T].
 

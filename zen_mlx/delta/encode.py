@@ -7,7 +7,7 @@ to an array of floats (4-bit weights already dequantized).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,6 +30,7 @@ _F16_SMALLEST = 2.0**-17
 
 Reader = Callable[[str], np.ndarray]
 Progress = Callable[[int, int, str], None]
+PartsOf = Callable[[str, Delta], Sequence[Part]]
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,12 @@ def encode(
     planes: int = 1,
     dtype: str = "f16",
     growing: Collection[str] = (),
+    parts_of: PartsOf | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
     """Encode every changed tensor of `names`: those in `targets` as `planes` sign planes, the others as they are.
+
+    `parts_of(name, delta)`, when given, says what a target is stored as; one without parts is left out.
 
     A matrix outside the targets of which less than half the rows changed is stored by rows. One in `growing` (embedding,
     head) may have more rows in the fine-tune, and then is stored by rows too. Readers return arrays of any float dtype,
@@ -82,14 +86,17 @@ def encode(
         del base, tuned
         if delta is not None:
             parts: list[Part] = []
-            if name in targets:
+            if name in targets and parts_of is not None:
+                parts.extend(parts_of(name, delta))
+            elif name in targets:
                 parts.extend(encode_sign(delta, scale, block, planes, dtype))
             elif grown or has_few_rows(delta):
                 parts.append(encode_rows(np.asarray(delta), dtype))
             else:
                 parts.append(_dense(delta, dtype))
-            tensors[name] = DeltaTensor(delta.shape, tuple(parts))
-            stats.append(measure(name, delta, tensors[name]))
+            if parts:
+                tensors[name] = DeltaTensor(delta.shape, tuple(parts))
+                stats.append(measure(name, delta, tensors[name]))
         if progress is not None:
             progress(done, len(names), name)
     return tensors, stats

@@ -62,11 +62,11 @@ class Student(Overlay):
     def _sign_parts(self) -> list[Operand]:
         def scaled(index: int, sign: Sign) -> Sign:
             given = {kind: getattr(sign, kind) for kind in _SCALES}
-            trained = {
-                kind: None if scale is None else scale * mx.exp(GAIN * self[f"{kind}{index}"])
+            trained = [
+                None if scale is None else scale * mx.exp(GAIN * self[f"{kind}{index}"])
                 for kind, scale in given.items()
-            }
-            return sign._replace(**trained)
+            ]
+            return Sign(sign.packed, *trained)
 
         return [scaled(index, sign) for index, sign in self._signs.items()] + self._fixed
 

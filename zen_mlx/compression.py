@@ -1,0 +1,307 @@
+"""The stages between a fine-tuned model and the tensors of a profile.
+
+rate control (bits per weight)  ->  closed form, tensor by tensor  ->  distillation, when there is text
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .base.info import base_info
+from .base.load import load_model, load_tokenizer
+from .base.loaded import Base
+from .base.progress import Progress
+from .base.pull import pull
+from .codec.parts import Part
+from .data.examples import Example, data_digest
+from .data.soft import soften
+from .data.tokens import TokenRow, crop, tokenize
+from .delta.attach import Resident, attach, detach
+from .delta.encode import Delta, LayerStats, encode
+from .delta.rate import KINDS, MOST_PLANES, Choice, Spectrum, allocate, encode_choice, layout_of_choice, spectrum
+from .engine.babble import babble
+from .errors import ConfigError, InputError
+from .format.layout import layout_of, row_count
+from .format.spec import DeltaTensor, Profile
+from .format.write import file_bytes
+from .made import OnEvent, Stage, now, profile_info
+from .profiles.tuned import Tuned, open_tuned
+from .train import checkpoint
+from .train.distill import distill, drawn, options_of
+from .train.events import Noted
+from .train.moments import Moments, importance
+
+METRICS_BYTES = 1024
+"""What the metrics, which are not known yet when bits are shared out, may add to a header."""
+BABBLE_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """What is kept of each layer, and how long it is distilled.
+
+    bits_per_weight: bound of the whole file. scale, planes: signs only, so many planes everywhere; with bits_per_weight
+    and without planes, 1 to 4 a layer by importance. Neither: with bits_per_weight whatever keeps most, else one plane.
+    groups: factors only, ((bits, rank), ..) the same everywhere: ((16, 8),) is what is called a LoRA extraction.
+    steps: of 16 rows each. babble: rows that the fine-tune writes itself, beside the user's text. max_length: in tokens.
+    """
+
+    scale: str | None = None
+    block: int = 128
+    planes: int | None = None
+    bits_per_weight: float | None = None
+    groups: tuple[tuple[int, int], ...] | None = None
+    steps: int = 48
+    babble: int = 32
+    max_length: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        bits = self.bits_per_weight
+        if bits is not None and not 0.02 <= bits <= 4:
+            raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
+        if self.planes is not None and not 1 <= self.planes <= MOST_PLANES:
+            raise ConfigError("bad planes", field="planes", expected=f"1 to {MOST_PLANES}", found=self.planes)
+        for name, least in (("steps", 1), ("babble", 0), ("max_length", 8), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds of parts may be used."""
+        return KINDS if self.bits_per_weight and self.scale is None and self.planes is None else ("sign",)
+
+    @property
+    def scale_and_block(self) -> tuple[str, int | None]:
+        """The kind of scale of a sign plane."""
+        scale = self.scale or "rowcol"
+        return scale, self.block if scale == "block" else None
+
+
+class Compression:
+    """The stages of one compression; each opens the checkpoints anew, for their tensors can be read once."""
+
+    def __init__(
+        self,
+        base_name: str,
+        base: Callable[[], Base],
+        finetuned: str,
+        options: CompressOptions,
+        tell: OnEvent,
+        on_pull: Progress | None,
+    ) -> None:
+        self.options, self.tell, self.base = options, tell, base
+        self._names = base_name, finetuned
+        self._on_pull = on_pull
+        self.tuned = self._open()
+        for note in self.tuned.notes:
+            tell(Noted(note))
+
+    def _open(self) -> Tuned:
+        return open_tuned(self._names[1], self._names[0], self._on_pull)
+
+    def profile(self, name: str, tensors: Mapping[str, DeltaTensor], created: str) -> Profile:
+        """The profile of `tensors`, without metrics."""
+        return Profile(
+            info=profile_info(name, created, "compress"),
+            base=self.tuned.header(self._names[0], tensors),
+            metrics={},
+            target_count=self.tuned.target_count,
+            model_count=self.tuned.model_count,
+            tensors=dict(tensors),
+        )
+
+    def closed_form(self, rows: list[TokenRow] | None = None) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
+        """Every changed tensor, encoded; with `rows` the targets lose least of what their layers put out on them."""
+        options = self.options
+        scale, block = options.scale_and_block
+        model = self.base().model if rows else None
+        choices, fixed, stats = self._choices(rows)
+        tensors = dict(fixed)
+
+        def show(model: Any) -> None:
+            detach(model)
+            if tensors:
+                attach(model, Resident.from_profile(self.profile("unfinished", tensors, now()), consume=False))
+
+        moments = Moments(model, rows, lambda: show(model)) if rows and model is not None else None
+
+        def parts_of(name: str, delta: Delta) -> Sequence[Part]:
+            moment = moments.of(name) if moments else None
+            choice = self._everywhere(delta.shape) if choices is None else choices.get(name, Choice())
+            parts = encode_choice(np.asarray(delta), choice, moment, scale, block) if not choice.empty else ()
+            if parts:
+                tensors[name] = DeltaTensor(delta.shape, parts)
+            return parts
+
+        order = moments.order if moments else sorted(self.tuned.targets)
+        try:
+            made, more = self._encode(order if choices is not None else None, order, parts_of, "compressing")
+        finally:
+            if model is not None:
+                detach(model)
+        if not {**fixed, **made}:
+            finetuned, base_name = self._names[1], self._names[0]
+            raise InputError(f"{finetuned} does not differ from {base_name}: nothing to keep", path=self.tuned.folder)
+        self._check_size({**fixed, **made})
+        return {**fixed, **made}, [*stats, *more]
+
+    def _everywhere(self, shape: tuple[int, ...]) -> Choice:
+        """The choice of every layer where none is made: planes, or groups as far as the shape has room for them."""
+        if self.options.groups is None:
+            return Choice((), self.options.planes or 1)
+        room, groups = min(shape[-2:]), []
+        for bits, rank in self.options.groups:
+            if kept := min(rank, room):
+                groups.append((bits, kept))
+            room -= kept
+        return Choice(tuple(groups))
+
+    def _encode(
+        self, only: Sequence[str] | None, order: Sequence[str], parts_of: Any, stage: str
+    ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
+        """`encode` over the names of `only` (None: all of them, the targets last and in `order`)."""
+        tuned = self._open()
+        known = set(tuned.names)
+        names = [name for name in (order if only is None else only) if name in known]
+        if only is None:
+            names = [name for name in tuned.names if name not in set(order)] + names
+        return encode(
+            names,
+            tuned.base_of,
+            tuned.tuned_of,
+            targets=tuned.targets,
+            growing=tuned.shapes,
+            parts_of=parts_of,
+            progress=lambda done, total, tensor: self.tell(Stage(stage, done, total)),
+        )
+
+    def _choices(
+        self, rows: list[TokenRow] | None
+    ) -> tuple[dict[str, Choice] | None, dict[str, DeltaTensor], list[LayerStats]]:
+        """(the choice of every target, the other changed tensors); (None, {}) where there is nothing to choose."""
+        options = self.options
+        bits = options.bits_per_weight
+        if bits is None or options.planes is not None or options.groups is not None:
+            return None, {}, []
+        scale, block = options.scale_and_block
+        spectra: dict[str, Spectrum] = {}
+        weights: Mapping[str, float] = {}
+        moments = None
+        if rows:
+            model = self.base().model
+            self.tell(Stage("weighing the layers", 0, 1))
+            weights = importance(model, rows)
+            moments = Moments(model, rows)
+
+        def parts_of(name: str, delta: Delta) -> Sequence[Part]:
+            n, k = delta.shape[-2:]
+            rank = int(0.75 * bits * n * k / (n + k)) + 8 if "factor" in options.kinds else 1
+            moment = moments.of(name) if moments else None
+            spectra[name] = spectrum(np.asarray(delta), rank, moment, weights.get(name, 1.0), scale)
+            return ()
+
+        order = moments.order if moments else sorted(self.tuned.targets)
+        fixed, stats = self._encode(None, order, parts_of, "weighing the layers")
+        described = {name: _described(tensor) for name, tensor in fixed.items()}
+        facts = self.profile("x" * 64, fixed, now())
+
+        def size_of(choices: Mapping[str, Choice]) -> int:
+            layouts = {
+                name: (spectra[name].shape, layout_of_choice(choice, scale, block), None)
+                for name, choice in choices.items()
+                if not choice.empty
+            }
+            return file_bytes(facts, {**described, **layouts}) + METRICS_BYTES
+
+        budget = int(bits * self.tuned.target_count / 8)
+        if not spectra:
+            return {}, fixed, stats
+        return allocate(spectra, size_of, budget, scale=scale, block=block, kinds=options.kinds), fixed, stats
+
+    def _check_size(self, tensors: Mapping[str, DeltaTensor]) -> None:
+        """ConfigError where planes that were asked for do not fit the bits that were asked for."""
+        bits = self.options.bits_per_weight
+        if bits is None:
+            return
+        facts = self.profile("x" * 64, tensors, now())
+        size = file_bytes(facts, {name: _described(tensor) for name, tensor in tensors.items()}) + METRICS_BYTES
+        found = 8 * size / self.tuned.target_count
+        if found > bits:
+            raise ConfigError(
+                "what was asked for takes more bits",
+                field="bits_per_weight",
+                expected=f"at least {found:.4f}",
+                found=bits,
+                hint="leave out --planes and --scale, and every layer gets what fits",
+            )
+
+    def distilled(
+        self, examples: list[Example], folder: Path, name: str
+    ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
+        """The closed form, and then scales and factors trained on what the fine-tune says about `examples`."""
+        options, tokenizer = self.options, load_tokenizer(pull(self._names[0]))
+        wanted = {
+            "data": data_digest(examples),
+            "weights": base_info(self._names[0]).weights,
+            "finetuned": str(self.tuned.folder),
+            "options": asdict(options),
+        }
+        if checkpoint.exists(folder):
+            checkpoint.check_same(folder, wanted)
+        else:
+            checkpoint.begin(folder, wanted)
+        rows, _ = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
+        with self.teacher() as teacher:
+            if options.babble:
+                self.tell(Stage("the fine-tune writes texts of its own", 0, 1))
+                rows += babble(teacher, tokenizer, options.babble, BABBLE_TOKENS, options.seed)
+            order = np.random.default_rng(options.seed).permutation(len(rows))
+            rows = [rows[index] for index in order]
+            run = options_of(options.steps, len(rows), options.seed)
+            seen, held = drawn(rows, run)
+            stage = "what the fine-tune says"
+            both = soften(teacher, [*seen, *held], folder, lambda done, total: self.tell(Stage(stage, done, total)))
+        seen, held = both[: len(seen)], both[len(seen) :]
+        model = self.base().model
+        detach(model)
+        tensors, stats = self.closed_form(rows)
+        fixed = {name: tensor for name, tensor in tensors.items() if name not in self.tuned.targets}
+        if fixed:
+            attach(model, Resident.from_profile(self.profile(name, fixed, now()), consume=False))
+        try:
+            state = checkpoint.load(folder, lambda text: self.tell(Noted(text)))
+            trained = distill(model, tensors, seen, held, run, folder=folder, state=state, on_event=self.tell)
+        finally:
+            detach(model)
+        return trained, stats
+
+    @contextlib.contextmanager
+    def teacher(self) -> Iterator[Any]:
+        """The fine-tune: its own checkpoint, or the base with the adapter on it."""
+        if self.tuned.adapter is None:
+            model: Any = load_model(self.tuned.folder)
+            try:
+                yield model
+            finally:
+                del model
+                mx.clear_cache()
+            return
+        model = self.base().model
+        detach(model)
+        attach(model, Resident.from_profile(self.tuned.adapter, consume=False))
+        try:
+            yield model
+        finally:
+            detach(model)
+
+
+def _described(tensor: DeltaTensor) -> tuple[tuple[int, ...], list[dict[str, Any]], int | None]:
+    return tensor.shape, [layout_of(part) for part in tensor.parts], row_count(tensor.parts)

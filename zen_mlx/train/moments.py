@@ -1,0 +1,134 @@
+"""What goes into every target layer, and what its outputs are worth: what a delta is weighed with when it is compressed.
+
+    C = E[x x^T] over the tokens of a text, [K, K] f32, uncentred             `Moments`
+    g = E ||d nats / d y||^2 / N, over the same tokens                        `importance`
+
+With both, ||(D - D') C^(1/2)||^2 * g estimates to second order what an error of the delta costs the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..data.batches import pack_by_tokens
+from ..data.loss import batch_arrays, logits_at_labels, nats
+from ..data.tokens import TokenRow
+from ..delta.targets import target_layers, targets
+from .overlay import Overlay, Share, overlaid
+
+TOKENS = 4096  # of text that are looked at
+WINDOW_BYTES = 2**30  # C alive at a time
+WINDOWS = 4  # at least: later layers see what the delta made of earlier ones
+
+
+class _Watched(Overlay):
+    """base(x), and x^T x added to `sums` where it is wanted."""
+
+    def __init__(self, base: nn.Module, name: str, wanted: Collection[str], sums: dict[str, mx.array]) -> None:
+        super().__init__(base, Share())
+        self._name, self._wanted, self._sums = name, wanted, sums
+
+    def __call__(self, x: mx.array, *args: mx.array, **kwargs: bool) -> mx.array:
+        if self._name in self._wanted:
+            flat = x.reshape(-1, x.shape[-1]).astype(mx.float32)
+            self._sums[self._name] = self._sums.get(self._name, mx.array(0.0)) + flat.T @ flat
+        y: mx.array = self._base[0](x, *args, **kwargs)
+        return y
+
+
+class Moments:
+    """C of one target after another, in the model's own order; a window of layers is measured at a time.
+
+    `model` may get a delta between two windows: what comes in is then what that model makes of the text.
+    """
+
+    def __init__(self, model: nn.Module, rows: list[TokenRow], before_window: Callable[[], None] | None = None) -> None:
+        self._model, self._rows, self._before = model, bounded(rows), before_window
+        self._shapes = targets(model)
+        self._order = list(target_layers(model))
+        self._found: dict[str, np.ndarray] = {}
+        self._done: set[str] = set()
+
+    @property
+    def order(self) -> list[str]:
+        """The targets in the order in which they should be asked for."""
+        return self._order
+
+    def of(self, name: str) -> np.ndarray:
+        """C of `name`; asked for once, in order."""
+        if name not in self._found:
+            if self._before is not None:
+                self._before()
+            self._measure(self._window(name))
+        self._done.add(name)
+        return self._found.pop(name)
+
+    def _window(self, first: str) -> list[str]:
+        start = self._order.index(first)
+        most = -(-len(self._order) // WINDOWS)
+        names: list[str] = []
+        size = 0
+        for name in self._order[start:]:
+            size += 4 * self._shapes[name][-1] ** 2
+            if names and (size > WINDOW_BYTES or len(names) >= most):
+                break
+            names.append(name)
+        return names
+
+    def _measure(self, names: list[str]) -> None:
+        sums: dict[str, mx.array] = {}
+        tokens = 0
+        with overlaid(self._model, lambda name, base, shape: _Watched(base, name, names, sums)):
+            for row in self._rows:
+                self._model(mx.array([row.ids]))
+                mx.eval(sums)
+                tokens += len(row.ids)
+        self._found = {name: np.array(sums[name]) / tokens for name in names if name in sums}
+        for name in names:
+            if name not in self._found:  # a layer that the text does not reach: an expert of another modality
+                self._found[name] = np.eye(self._shapes[name][-1], dtype=np.float32)
+
+
+def importance(model: nn.Module, rows: list[TokenRow]) -> dict[str, float]:
+    """g of every target: the mean square of the gradient that reaches an output of the layer, by the nats of a token."""
+    found: dict[str, float] = {}
+    tokens = 0
+
+    class Probed(Overlay):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__(base, Share())
+            self.probe = mx.zeros(1)
+
+        def __call__(self, x: mx.array, *args: mx.array, **kwargs: bool) -> mx.array:
+            y: mx.array = self._base[0](x, *args, **kwargs)
+            if self.probe.shape != y.shape:
+                self.probe = mx.zeros(y.shape, y.dtype)
+            return y + self.probe
+
+    with overlaid(model, lambda name, base, shape: Probed(base)), logits_at_labels(model) as forward:
+        for row in bounded(rows):
+            (batch,) = pack_by_tokens([row], 0)
+            arrays = batch_arrays(batch)
+            mx.eval(forward(*arrays[:2]))  # every probe takes its output's shape
+            _, tree = nn.value_and_grad(model, lambda i, p, y, w: nats(forward(i, p), y, w))(*arrays)
+            squares = {
+                f"{path.removesuffix('.probe')}.weight": mx.square(value.astype(mx.float32)).sum() / value.shape[-1]
+                for path, value in tree_flatten(tree)
+            }
+            mx.eval(squares)
+            tokens += len(row.ids)
+            for name, value in squares.items():
+                found[name] = found.get(name, 0.0) + value.item()
+    return {name: value / tokens for name, value in found.items()}
+
+
+def bounded(rows: list[TokenRow]) -> list[TokenRow]:
+    """Evenly spaced rows of about TOKENS tokens."""
+    total = sum(len(row.ids) for row in rows)
+    every = max(1, round(total / TOKENS))
+    return rows[::every]
