@@ -218,8 +218,12 @@ def divergence(logits: mx.array, ids: mx.array, logp: mx.array) -> mx.array:
 
 
 def tally(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
-    """[`nats`, sum_p weights[p] * (argmax logits[p] = labels[p])]."""
-    agreed = (weights * (logits.argmax(axis=-1) == labels)).sum()
+    """[`nats`, sum_p weights[p] * (argmax logits[p] = labels[p])]; the label of a soft one is the teacher's first choice."""
+    first = labels
+    if labels.ndim == 3:
+        top = labels[:, 1].argmax(axis=-1, keepdims=True)
+        first = mx.take_along_axis(labels[:, 0].astype(mx.int32), top, axis=-1)[:, 0]
+    agreed = (weights * (logits.argmax(axis=-1) == first)).sum()
     return mx.stack([nats(logits, labels, weights), agreed])
 
 

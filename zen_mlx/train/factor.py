@@ -28,9 +28,9 @@ STEP = {2: 0.9957, 4: 0.3352, 8: 0.0308}
 Groups = Sequence[tuple[int, int]]
 
 
-def step_of(columns: mx.array, bits: int) -> mx.array:
-    """columns [.., g, n] -> their steps [.., g, 1]."""
-    return STEP[bits] * mx.sqrt(mx.square(columns).mean(axis=-1, keepdims=True))
+def step_of(columns: mx.array, bits: int, ratio: mx.array | None = None) -> mx.array:
+    """columns [.., g, n] -> their steps [.., g, 1]: `ratio` [.., g, 1] times their rms, STEP[bits] where it is None."""
+    return (STEP[bits] if ratio is None else ratio) * mx.sqrt(mx.square(columns).mean(axis=-1, keepdims=True))
 
 
 def codes_of(columns: mx.array, step: mx.array, bits: int) -> mx.array:
@@ -39,12 +39,12 @@ def codes_of(columns: mx.array, step: mx.array, bits: int) -> mx.array:
     return mx.clip(mx.floor(columns / mx.maximum(step, 1e-30)), -half, half - 1)
 
 
-def straight_through(columns: mx.array, bits: int, share: float) -> mx.array:
+def straight_through(columns: mx.array, bits: int, share: float, ratio: mx.array | None = None) -> mx.array:
     """Q(c) with dQ/dc = 1."""
     if share == 0.0:
         return columns
     fixed = mx.stop_gradient(columns)
-    step = step_of(fixed, bits)
+    step = step_of(fixed, bits, ratio)
     return columns + share * ((codes_of(fixed, step, bits) + 0.5) * step - fixed)
 
 
@@ -116,8 +116,11 @@ def encode_factors(
     return out
 
 
-def stored_group(left: mx.array, right: mx.array, bits: int) -> FactorGroup:
-    steps = [step_of(side, bits) for side in (left, right)]
+def stored_group(
+    left: mx.array, right: mx.array, bits: int, ratios: Sequence[mx.array | None] = (None, None)
+) -> FactorGroup:
+    """The group of trained columns left [.., g, N] and right [.., g, K]."""
+    steps = [step_of(side, bits, ratio) for side, ratio in zip((left, right), ratios, strict=True)]
     codes = [np.array(codes_of(side, step, bits)) for side, step in zip((left, right), steps, strict=True)]
     both = np.sqrt(np.array(steps[0] * steps[1], dtype=np.float32)[..., 0]).astype(np.float16)
     sides: list[Any] = [FactorSide(both, pack_codes((c + 2 ** (bits - 1)).astype(np.uint8), bits)) for c in codes]

@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
-from ..codec.factor import FactorPart, side_values
+from ..codec.factor import FactorGroup, FactorPart, FactorSide, side_values
 from ..codec.floats import narrowed
 from ..codec.parts import Part, SignPart
 from ..config import BitDeltaConfig
@@ -41,6 +41,7 @@ class Student(Overlay):
         self._shape = shape
         self._signs: dict[int, Sign] = {}
         self._factors: dict[str, int] = {}
+        self._ratios: dict[str, mx.array] = {}
         self._fixed: list[Operand] = []
         for index, part in enumerate(parts):
             if isinstance(part, SignPart):
@@ -54,8 +55,9 @@ class Student(Overlay):
                 for number, group in enumerate(part.groups):
                     key = f"{index}_{number}"
                     self._factors[key] = group.bits
-                    self[f"left{key}"] = mx.array(side_values(group.left, group.bits, shape[-2]))
-                    self[f"right{key}"] = mx.array(side_values(group.right, group.bits, shape[-1]))
+                    for side, columns in _columns(group, shape).items():
+                        self[f"{side}{key}"] = columns
+                        self._ratios[f"{side}{key}"] = _ratio(getattr(group, side), columns)
             else:
                 self._fixed.append(operands(part, shape))
 
@@ -77,7 +79,7 @@ class Student(Overlay):
         ]
 
     def _side(self, side: str, key: str, bits: int) -> mx.array:
-        return straight_through(self[f"{side}{key}"], bits, self._share.value)
+        return straight_through(self[f"{side}{key}"], bits, self._share.value, self._ratios[f"{side}{key}"])
 
 
 class StudentLinear(Student):
@@ -148,17 +150,31 @@ class Distilled:
                     return part
                 return SignPart(part.scale, part.block, part.bits, _rescaled(part, factors))
             if isinstance(part, FactorPart) and array(f"left{index}_0") is not None:
-                groups = tuple(
-                    stored_group(array(f"left{index}_{i}"), array(f"right{index}_{i}"), group.bits)
-                    for i, group in enumerate(part.groups)
-                )
-                return FactorPart(None, None, groups)
+                groups = []
+                for i, group in enumerate(part.groups):
+                    sides = [array(f"{side}{index}_{i}") for side in ("left", "right")]
+                    first = _columns(group, self._tensors[name].shape)
+                    ratios = [_ratio(getattr(group, side), columns) for side, columns in first.items()]
+                    groups.append(stored_group(*sides, group.bits, ratios))
+                return FactorPart(None, None, tuple(groups))
             return part
 
         return {
             name: DeltaTensor(tensor.shape, tuple(part_of(name, *each) for each in enumerate(tensor.parts)))
             for name, tensor in self._tensors.items()
         }
+
+
+def _columns(group: FactorGroup, shape: tuple[int, ...]) -> dict[str, mx.array]:
+    """left [.., g, N] and right [.., g, K] as they are decoded."""
+    sides = {"left": (group.left, shape[-2]), "right": (group.right, shape[-1])}
+    return {name: mx.array(side_values(side, group.bits, size)) for name, (side, size) in sides.items()}
+
+
+def _ratio(side: FactorSide, columns: mx.array) -> mx.array:
+    """step / rms of the stored columns: with it, quantizing them again changes nothing."""
+    steps = mx.array(np.asarray(side.steps, dtype=np.float32))[..., None]
+    return steps / mx.maximum(mx.sqrt(mx.square(columns).mean(axis=-1, keepdims=True)), 1e-30)
 
 
 def _rescaled(part: SignPart, logs: list[mx.array]) -> tuple[np.ndarray, ...]:
