@@ -10,7 +10,7 @@ from typing import Any
 from . import fsio
 from .base import registry
 from .base.info import base_info
-from .base.loaded import Base, check_base
+from .base.loaded import Base, check_base, check_tokenizer
 from .base.progress import Progress
 from .base.pull import pull
 from .compress import CompressOptions, compress_profile
@@ -227,6 +227,7 @@ class ZenPersonalizationManager:
         """
         header = self.store.header(name)
         self.base.check(header.base, name)
+        check_tokenizer(self.base.info, header.base, name)
         key = header.sha256 or f"{header.path}:{header.file_bytes}"
         resident = self.resident.get(key, lambda: Resident.from_profile(self.store.load(name)))
         switch(self.model, resident)

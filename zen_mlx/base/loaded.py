@@ -64,6 +64,22 @@ def check_base(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
         )
 
 
+def check_tokenizer(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
+    """`BaseMismatchError` where profile `name` adds words that the base's tokenizer does not know.
+
+    The profile's file holds their rows, not the tokenizer: text would be cut as if they were not there.
+    """
+    own = header.get("profile_tokenizer")
+    if own not in (None, base.tokenizer):
+        raise BaseMismatchError(
+            f"profile {name!r} adds words, and the tokenizer that knows them is the fine-tune's",
+            field="base.profile_tokenizer",
+            expected=own,
+            found=base.tokenizer,
+            hint=f"zen profile export {name} FOLDER --format hf, copy the fine-tune's tokenizer files there, use -m FOLDER",
+        )
+
+
 def _context_length(config: Mapping[str, Any]) -> int:
     """Tokens the model was made for."""
     for table in (config, config.get("text_config") or {}):
