@@ -5,10 +5,10 @@ layers of the outputs, plus the inputs that are different arrays (queries, keys 
 too). What MLX's gradient holds was fitted to random llama and Qwen3 models, CPU, f32 (docs/training.md, "Memory").
 
     tokens t = rows * length, scores s = rows * heads * length^2, both times the bytes of a number
-    forward and backward      layers * (1.75 w t + s) + 2.5 s
-    with gradient checkpoints layers * hidden * t + 1.8 * 1.75 w t + 4.5 s
-    forward alone             1.2 w t + 1.6 s
-    logits of one chunk       3.3 times with their gradient, 1.2 times without
+    forward and backward      layers * (1.75 w t + s) kept, then the larger of logits and 2.5 s
+    with gradient checkpoints layers * hidden * t kept, then the larger of logits and 1.8 * 1.75 w t + 4.5 s
+    forward alone             the larger of logits and 1.2 w t + 1.6 s
+    logits                    of one chunk: 3.3 times with their gradient, 1.2 times without
 
 Attention makes its scores in training on the CPU and on Metal alike (MLX's fused kernel has no gradient there).
 """
@@ -120,7 +120,7 @@ class Plan:
 def plan(shape: ModelShape, training: Training, batches: Sequence[Batch], held: Sequence[Batch]) -> Plan:
     """The plan of a run over micro-batches `batches`, with looks at held-out micro-batches `held`."""
     worst = max(batches, key=lambda batch: sum(_backward(shape, training, batch)))
-    activations, logits = _backward(shape, training, worst)
+    kept, beyond = _backward(shape, training, worst)
     n = training.trained_bytes
     gradients = n * (2 if training.sums else 1)
     merged = 0
@@ -132,8 +132,8 @@ def plan(shape: ModelShape, training: Training, batches: Sequence[Batch], held: 
         ("latents" if training.full else "factors", n),
         ("optimizer moments", 2 * n),
         ("gradients", gradients + merged),
-        ("activations", activations),
-        ("logits", logits),
+        ("activations kept", kept),
+        ("logits, or one layer's backward pass", beyond),
     ]
     if training.keeps_best:
         items.append(("best state", n))
@@ -141,28 +141,29 @@ def plan(shape: ModelShape, training: Training, batches: Sequence[Batch], held: 
     phases = [("training step", step)]
     if held:
         look = max(_forward(shape, training, batch) for batch in held)
-        kept = n * (4 if training.keeps_best else 3)
+        states = n * (4 if training.keeps_best else 3)
         phases += [
             ("held-out loss of the base", shape.parameter_bytes + look),
-            ("held-out loss during training", shape.parameter_bytes + kept + look),
+            ("held-out loss during training", shape.parameter_bytes + states + look),
             (
                 "held-out loss of the profile",
-                shape.parameter_bytes + kept + look + (shape.target_bytes if training.merges else 0),
+                shape.parameter_bytes + states + look + (shape.target_bytes if training.merges else 0),
             ),
         ]
     return Plan(tuple(items), tuple(phases), worst, training.grad_checkpoint, training.cache_bytes)
 
 
 def _backward(shape: ModelShape, training: Training, batch: Batch) -> tuple[int, int]:
-    """(activations, logits) of a forward and backward pass."""
+    """(what waits for the backward pass, the most that is made beside it) of a forward and backward pass."""
     scores = batch.rows * shape.heads * batch.length**2 * shape.item_bytes
     wide = shape.width / max(shape.layers, 1) * batch.tokens * shape.item_bytes
     if training.grad_checkpoint:
-        kept = shape.layers * shape.hidden * batch.tokens * shape.item_bytes
-        activations = kept + REMADE * wide + REMADE_SCORES * scores
+        kept = float(shape.layers * shape.hidden * batch.tokens * shape.item_bytes)
+        layer = REMADE * wide + REMADE_SCORES * scores
     else:
-        activations = shape.layers * (KEPT * wide + scores) + SCORES_BEYOND * scores
-    return int(activations), int(LOGITS * 4 * shape.vocabulary * min(batch.labels, training.chunk))
+        kept = shape.layers * (KEPT * wide + scores)
+        layer = SCORES_BEYOND * scores
+    return int(kept), int(max(layer, LOGITS * 4 * shape.vocabulary * min(batch.labels, training.chunk)))
 
 
 def _forward(shape: ModelShape, training: Training, batch: Batch) -> int:
