@@ -50,6 +50,10 @@ class Prepared:
     log: Path
 
 
+Fit = Callable[[list[Example], list[Example], TrainOptions], TrainOptions]
+"""(train, held out, options) -> options of a run that fits in memory; `MemoryLimitError` where there is none."""
+
+
 def train_profile(
     store: ProfileStore,
     base: Callable[[], Base],
@@ -59,12 +63,15 @@ def train_profile(
     *,
     valid: Any = None,
     imports: ImportOptions | None = None,
+    fit: Fit | None = None,
     resume: bool = False,
     replace: bool = False,
     records: bool = True,
     on_event: OnEvent | None = None,
 ) -> CreateReport:
     """Train profile `name` from `data` and save it; `base` is called once the data is known to be usable.
+
+    `fit` is asked before, and may refuse the run or change what memory depends on.
 
     Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it.
     """
@@ -85,6 +92,7 @@ def train_profile(
         examples, imported = import_examples(data, imports)
         tell(imported)
         examples, held = split(examples, valid, imports)
+        options = fit(examples, held, options) if fit is not None else options
         at = base()
         detach(at.model)
         rows, cut = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)

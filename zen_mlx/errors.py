@@ -17,7 +17,7 @@ ZenError                      exit code 1
 ├── DownloadError             the network failed; what arrived is kept
 ├── UploadError               the hub did not take it; nothing was published
 ├── StorageError              the disk refused (full, read-only)
-├── MemoryLimitError          the work would not fit in memory
+├── MemoryLimitError          exit code 2: the work would not fit in memory; nothing was begun
 ├── TrainingError             the loss stopped being a number
 └── KernelError               a kernel does not compute what it should on this machine
 """
@@ -147,7 +147,9 @@ class StorageError(ZenError):
 
 
 class MemoryLimitError(ZenError):
-    """The work would not fit in memory."""
+    """The work would not fit in memory; nothing was begun."""
+
+    exit_code = 2
 
 
 class TrainingError(ZenError):

@@ -15,8 +15,8 @@ from .base.progress import Progress
 from .base.pull import pull
 from .compress import CompressOptions, compress_profile
 from .config import BitDeltaConfig
-from .create import train_profile
-from .data.examples import ImportOptions
+from .create import split, train_profile
+from .data.examples import Example, ImportOptions, import_examples
 from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
 from .format.foreign.read import is_foreign
@@ -30,6 +30,9 @@ from .profiles.foreign import foreign_profile
 from .profiles.merge import merge_exact, requantize
 from .profiles.resident import ResidentProfiles
 from .profiles.store import ProfileStore
+from .train.fit import fit_run
+from .train.gradients import MICRO_TOKENS
+from .train.needs import Fitted
 from .train.trainer import TrainOptions
 
 __all__ = [
@@ -140,6 +143,9 @@ class ZenPersonalizationManager:
         eval_every: int | None = None,
         patience: int | None = None,
         checkpoint_s: float = 300.0,
+        micro_tokens: int = MICRO_TOKENS,
+        grad_checkpoint: bool | None = None,
+        memory_limit: int | None = None,
         resume: bool = False,
         replace: bool = False,
         records: bool = True,
@@ -155,7 +161,8 @@ class ZenPersonalizationManager:
         `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. The options of the loop are
         those of `train.options.TrainOptions`. `records`: a plot of the losses and a few answers before and after, beside
         the log; they stay in `home`. `method`: "sign" (one bit a weight) or "factor"
-        (low rank, for which `bits_per_weight` bounds the whole file).
+        (low rank, for which `bits_per_weight` bounds the whole file). `memory_limit`: bytes that the run may take
+        (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
         """
         options = TrainOptions(
             epochs=epochs,
@@ -170,7 +177,17 @@ class ZenPersonalizationManager:
             eval_every=eval_every,
             patience=patience,
             checkpoint_s=checkpoint_s,
+            micro_tokens=micro_tokens,
+            grad_checkpoint=grad_checkpoint,
         )
+
+        def fit(examples: list[Example], held: list[Example], options: TrainOptions) -> TrainOptions:
+            fitted = fit_run(self.model_name, examples, held, options, memory_limit, self._on_pull)
+            fitted.check()
+            if fitted.options is not options and self._on_note is not None:
+                self._on_note("Gradient checkpointing is on: the run does not fit in memory without it.")
+            return fitted.options
+
         with self._without_profile():
             return train_profile(
                 self.store,
@@ -180,11 +197,33 @@ class ZenPersonalizationManager:
                 options,
                 valid=valid,
                 imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * max_length),
+                fit=fit,
                 resume=resume,
                 replace=replace,
                 records=records,
                 on_event=on_event,
             )
+
+    def plan_profile(
+        self,
+        data: Any,
+        *,
+        valid: Any = None,
+        me: str | Sequence[str] | None = None,
+        columns: str | Mapping[str, str] | None = None,
+        keep_contacts: bool = False,
+        memory_limit: int | None = None,
+        on_event: OnEvent | None = None,
+        **options: Any,
+    ) -> Fitted:
+        """The memory that `create_profile` would need with the same arguments; no weight of the base is read."""
+        chosen = TrainOptions(config=self.config, **options)
+        imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
+        examples, imported = import_examples(data, imports)
+        if on_event is not None:
+            on_event(imported)
+        examples, held = split(examples, valid, imports)
+        return fit_run(self.model_name, examples, held, chosen, memory_limit, self._on_pull)
 
     def compress_profile(
         self,

@@ -31,7 +31,7 @@ class Base:
         """Fetch (when absent) and load the base `name`."""
         folder = pull(name, progress)
         config = read_config(folder)
-        return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), _context_length(config))
+        return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), context_length(config))
 
     def check(self, header: Mapping[str, Any], name: str) -> None:
         """`BaseMismatchError` unless profile `name` with this `base` header belongs here; see `check_base`."""
@@ -80,7 +80,7 @@ def check_tokenizer(base: BaseInfo, header: Mapping[str, Any], name: str) -> Non
         )
 
 
-def _context_length(config: Mapping[str, Any]) -> int:
+def context_length(config: Mapping[str, Any]) -> int:
     """Tokens the model was made for."""
     for table in (config, config.get("text_config") or {}):
         length = table.get("max_position_embeddings")

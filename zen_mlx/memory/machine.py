@@ -54,11 +54,19 @@ def machine_limit() -> tuple[int, str]:
         ):
             if int(info.get(key, 0)) > 0:
                 return int(info[key]), text
-    free, text = _available(), "available memory"
+    own = _resident()
+    free, text = _available() + own, "available memory"
     granted = _granted()
-    if granted is not None and granted < free:
-        return granted, "memory left in the control group"
+    if granted is not None and granted + own < free:
+        return granted + own, "memory left in the control group"
     return free, text
+
+
+def _resident() -> int:
+    """What this process holds already and may use again."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _available() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -76,37 +76,53 @@ def needs(
     return plan(shape, training, sorted(batches), [Batch(*size) for size in packed_sizes(held, EVAL_TOKENS)])
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """A run against a limit. options: with gradient checkpoints where only they make it fit; others: settings that fit."""
+
+    options: TrainOptions
+    plan: Plan
+    limit_bytes: int
+    source: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run stays below the limit."""
+        return self.plan.total_bytes <= self.limit_bytes
+
+    def check(self) -> None:
+        """`MemoryLimitError` with the numbers and the settings that fit, unless it does."""
+        if not self.fits:
+            raise MemoryLimitError(
+                f"this run needs {_gb(self.plan.total_bytes)}, {_gb(self.limit_bytes)} may be used ({self.source})",
+                field="memory_limit",
+                expected=self.limit_bytes,
+                found=self.plan.total_bytes,
+                hint=f"what fits: {'; '.join(self.others)}",
+            )
+
+
 def fitting(
     model: nn.Module, rows: list[TokenRow], held: list[TokenRow], options: TrainOptions, limit_bytes: int, source: str
-) -> tuple[TrainOptions, Plan]:
-    """(options, plan) of a run that fits: with gradient checkpoints where only they make it fit and nobody said no.
-
-    Raises `MemoryLimitError` with the numbers and the settings that fit.
-    """
+) -> Fitted:
+    """The run against the limit; with gradient checkpoints where only they make it fit and nobody said no."""
     shape = model_shape(model)
-    if options.grad_checkpoint is None:
-        options = replace(options, grad_checkpoint=False)
-        found = needs(model, rows, held, options, shape)
-        if found.total_bytes > limit_bytes:
-            remade = replace(options, grad_checkpoint=True)
-            other = needs(model, rows, held, remade, shape)
-            if other.total_bytes <= limit_bytes:
-                return remade, other
-    else:
-        found = needs(model, rows, held, options, shape)
+    found = needs(model, rows, held, options, shape)
+    if found.total_bytes > limit_bytes and options.grad_checkpoint is None:
+        remade = replace(options, grad_checkpoint=True)
+        other = needs(model, rows, held, remade, shape)
+        if other.total_bytes <= limit_bytes:
+            return Fitted(remade, other, limit_bytes, source)
     if found.total_bytes <= limit_bytes:
-        return options, found
-    fit = [text for text, way in ways(model, options) if _fits(model, rows, held, way, limit_bytes, shape)]
-    raise MemoryLimitError(
-        f"this run needs {_gb(found.total_bytes)} and {_gb(limit_bytes)} may be used ({source})",
-        field="memory",
-        expected=limit_bytes,
-        found=found.total_bytes,
-        hint=f"what fits: {'; '.join(fit)}" if fit else f"nothing tried fits; {least(shape)}",
-    )
+        return Fitted(options, found, limit_bytes, source)
+    fit = [text for text, way in ways(options) if _fits(model, rows, held, way, limit_bytes, shape)]
+    if not fit:
+        fit = [least(shape)]
+    return Fitted(options, found, limit_bytes, source, tuple(fit[:3]))
 
 
-def ways(model: nn.Module, options: TrainOptions) -> Iterator[tuple[str, TrainOptions]]:
+def ways(options: TrainOptions) -> Iterator[tuple[str, TrainOptions]]:
     """(what to type, the options it makes) of smaller runs, mildest first."""
     method = "" if options.method == "factor" else "--method factor "
     lengths = [length for length in (512, 256, 128) if length < options.max_length]
@@ -128,8 +144,8 @@ def ways(model: nn.Module, options: TrainOptions) -> Iterator[tuple[str, TrainOp
 def least(shape: ModelShape) -> str:
     """What to do when no setting helps."""
     if shape.dense or shape.parameter_bytes > shape.target_bytes // 3:
-        return "a base with 4-bit weights takes less: zen models quantize NAME --bits 4"
-    return "use a smaller base"
+        return "no setting of this base; one with 4-bit weights takes less: zen models quantize NAME --bits 4"
+    return "no setting of this base; a smaller one"
 
 
 def _fits(
