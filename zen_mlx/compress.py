@@ -19,7 +19,7 @@ from .delta.attach import detach
 from .delta.encode import LayerStats
 from .errors import InputError
 from .format.spec import DeltaTensor
-from .made import CreateReport, OnEvent, mean_of, measure_and_save, now
+from .made import CreateReport, OnEvent, mean_of, measure_and_save
 from .names import run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
@@ -107,7 +107,7 @@ def _finish(
         held_rows = tokenize(held, at.tokenizer, at.context_length)
         base_loss = mean_of(model, held_rows, "held-out loss of the base", make.tell)
         reference_loss = _reference_loss(make, held_rows)
-    profile = make.profile(name, tensors, now())
+    profile = make.profile(name, tensors)
     return measure_and_save(
         store,
         model,

@@ -50,7 +50,8 @@ class CompressOptions:
     bits_per_weight: bound of the whole file. scale, planes: signs only, so many planes everywhere; with bits_per_weight
     and without planes, 1 to 4 a layer by importance. Neither: with bits_per_weight whatever keeps most, else one plane.
     groups: factors only, ((bits, rank), ..) the same everywhere: ((16, 8),) is what is called a LoRA extraction.
-    steps: of 16 rows each. babble: rows that the fine-tune writes itself, beside the user's text. max_length: in tokens.
+    steps: of 16 rows each. labels: weight of the text's own tokens beside what the fine-tune says about them.
+    babble: rows that the fine-tune writes itself, beside the user's text. max_length: in tokens.
     """
 
     scale: str | None = None
@@ -59,6 +60,7 @@ class CompressOptions:
     bits_per_weight: float | None = None
     groups: tuple[tuple[int, int], ...] | None = None
     steps: int = 48
+    labels: float = 0.5
     babble: int = 32
     max_length: int = 1024
     seed: int = 0
@@ -69,6 +71,8 @@ class CompressOptions:
             raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
         if self.planes is not None and not 1 <= self.planes <= MOST_PLANES:
             raise ConfigError("bad planes", field="planes", expected=f"1 to {MOST_PLANES}", found=self.planes)
+        if not 0 <= self.labels <= 1:
+            raise ConfigError("bad weight of labels", field="labels", expected="0 to 1", found=self.labels)
         for name, least in (("steps", 1), ("babble", 0), ("max_length", 8), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
@@ -95,11 +99,12 @@ class Compression:
         finetuned: str,
         options: CompressOptions,
         tell: OnEvent,
-        on_pull: Progress | None,
+        on_pull: Progress | None = None,
     ) -> None:
         self.options, self.tell, self.base = options, tell, base
         self._names = base_name, finetuned
         self._on_pull = on_pull
+        self._created = now()
         self.tuned = self._open()
         for note in self.tuned.notes:
             tell(Noted(note))
@@ -107,16 +112,21 @@ class Compression:
     def _open(self) -> Tuned:
         return open_tuned(self._names[1], self._names[0], self._on_pull)
 
-    def profile(self, name: str, tensors: Mapping[str, DeltaTensor], created: str) -> Profile:
+    def profile(self, name: str, tensors: Mapping[str, DeltaTensor]) -> Profile:
         """The profile of `tensors`, without metrics."""
         return Profile(
-            info=profile_info(name, created, "compress"),
+            info=profile_info(name, self._created, "compress"),
             base=self.tuned.header(self._names[0], tensors),
             metrics={},
             target_count=self.tuned.target_count,
             model_count=self.tuned.model_count,
             tensors=dict(tensors),
         )
+
+    def file_bytes(self, tensors: Mapping[str, DeltaTensor]) -> int:
+        """The size of a file of `tensors`, without metrics and under a name of 64 letters."""
+        described = {name: _described(tensor) for name, tensor in tensors.items()}
+        return file_bytes(self.profile("x" * 64, tensors), described)
 
     def closed_form(self, rows: list[TokenRow] | None = None) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
         """Every changed tensor, encoded; with `rows` the targets lose least of what their layers put out on them."""
@@ -129,7 +139,7 @@ class Compression:
         def show(model: Any) -> None:
             detach(model)
             if tensors:
-                attach(model, Resident.from_profile(self.profile("unfinished", tensors, now()), consume=False))
+                attach(model, Resident.from_profile(self.profile("unfinished", tensors), consume=False))
 
         moments = Moments(model, rows, lambda: show(model)) if rows and model is not None else None
 
@@ -211,7 +221,7 @@ class Compression:
         order = moments.order if moments else sorted(self.tuned.targets)
         fixed, stats = self._encode(None, order, parts_of, "weighing the layers")
         described = {name: _described(tensor) for name, tensor in fixed.items()}
-        facts = self.profile("x" * 64, fixed, now())
+        facts = self.profile("x" * 64, fixed)
 
         def size_of(choices: Mapping[str, Choice]) -> int:
             layouts = {
@@ -231,9 +241,7 @@ class Compression:
         bits = self.options.bits_per_weight
         if bits is None:
             return
-        facts = self.profile("x" * 64, tensors, now())
-        size = file_bytes(facts, {name: _described(tensor) for name, tensor in tensors.items()}) + METRICS_BYTES
-        found = 8 * size / self.tuned.target_count
+        found = 8 * (self.file_bytes(tensors) + METRICS_BYTES) / self.tuned.target_count
         if found > bits:
             raise ConfigError(
                 "what was asked for takes more bits",
@@ -255,9 +263,9 @@ class Compression:
             "options": asdict(options),
         }
         if checkpoint.exists(folder):
-            checkpoint.check_same(folder, wanted)
+            self._created = checkpoint.check_same(folder, wanted)["created"]
         else:
-            checkpoint.begin(folder, wanted)
+            checkpoint.begin(folder, {**wanted, "created": self._created})
         rows, _ = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
         with self.teacher() as teacher:
             if options.babble:
@@ -268,14 +276,20 @@ class Compression:
             run = options_of(options.steps, len(rows), options.seed)
             seen, held = drawn(rows, run)
             stage = "what the fine-tune says"
-            both = soften(teacher, [*seen, *held], folder, lambda done, total: self.tell(Stage(stage, done, total)))
+            both = soften(
+                teacher,
+                [*seen, *held],
+                folder,
+                options.labels,
+                lambda done, total: self.tell(Stage(stage, done, total)),
+            )
         seen, held = both[: len(seen)], both[len(seen) :]
         model = self.base().model
         detach(model)
         tensors, stats = self.closed_form(rows)
         fixed = {name: tensor for name, tensor in tensors.items() if name not in self.tuned.targets}
         if fixed:
-            attach(model, Resident.from_profile(self.profile(name, fixed, now()), consume=False))
+            attach(model, Resident.from_profile(self.profile(name, fixed), consume=False))
         try:
             state = checkpoint.load(folder, lambda text: self.tell(Noted(text)))
             trained = distill(model, tensors, seen, held, run, folder=folder, state=state, on_event=self.tell)

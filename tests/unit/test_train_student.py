@@ -61,7 +61,7 @@ def test_soft_labels_are_the_teachers(pair: tuple[Any, Any, Any], tmp_path: Path
         made = soft[ROWS.index(row)]
         assert made == row
         assert made.soft is not None
-        ids, logp = made.soft
+        ids, logp, _ = made.soft
         assert ids.shape == (row.targets, TOP)
         logits = np.array(tuned(mx.array([row.ids[:-1]]))[0].astype(mx.float32))[3:].astype(np.float64)
         exact = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -101,8 +101,10 @@ def test_padding_and_other_tokens_do_not_count(pair: tuple[Any, Any, Any], tmp_p
     assert whole.nats > 0.01
     assert mean_loss(tuned, soft).nats < 1e-3
     assert mean_loss(tuned, soft).agreement > 0.9  # a random model has ties
+    hard = mean_loss(base, soften(tuned, ROWS[:5], tmp_path, hard=0.25)).nats
+    assert hard == pytest.approx(0.75 * whole.nats + 0.25 * mean_loss(base, ROWS[:5]).nats, rel=1e-5)
     ids, positions, labels, weights = batch_arrays(collate(soft))
-    assert labels.shape == (len(positions), 2, TOP)
+    assert labels.shape == (len(positions), 2, TOP + 1)
     assert ids.shape[0] == 5
     assert int(weights.sum().item()) == whole.tokens
 

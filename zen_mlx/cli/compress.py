@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,6 +53,12 @@ def compress(
     babble: Annotated[
         int, typer.Option(metavar="N", help="Texts that the fine-tune writes itself, beside --distill's.")
     ] = 32,
+    labels: Annotated[
+        float,
+        typer.Option(
+            metavar="W", help="Weight of --distill's own words beside what the fine-tune says of them, 0 to 1."
+        ),
+    ] = 0.5,
     seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
     valid: Annotated[Path | None, typer.Option(metavar="DATA", help="Data to measure the losses on.")] = None,
     sweep: Annotated[
@@ -87,20 +93,22 @@ def compress(
             raise DataError("no such file or folder", path=path)
     if sweep is not None and valid is None:
         raise ConfigError("a curve needs data to measure on", field="sweep", expected="--valid DATA", found=None)
-    options = {
+    options: dict[str, Any] = {
         "scale": scale.value if scale else None,
         "planes": planes,
         "bits_per_weight": bits_per_weight,
         "steps": steps,
+        "labels": labels,
         "babble": babble,
         "seed": seed,
     }
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, tell)
         if sweep is not None:
+            from ..compression import CompressOptions
             from ..eval.sweep import sweep_rates
 
-            points = sweep_rates(manager, finetuned, valid, distill, sweep, options, tell)
+            points = sweep_rates(manager, finetuned, valid, distill, sweep, CompressOptions(**options), tell)
         else:
             report = manager.compress_profile(
                 profile, finetuned, text=distill, valid=valid, resume=resume, replace=replace, on_event=tell, **options

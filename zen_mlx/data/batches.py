@@ -20,7 +20,8 @@ LABEL_STEP = 64  # label counts are padded to a multiple of this, so that few sh
 class MicroBatch:
     """ids i32 [B, T]; positions i32 [P] into the flattened [B*T] hidden states; labels [P]; weights f32 [P] (0: pad).
 
-    labels: i32 token ids, or f32 [P, 2, k], the ids and log-probabilities of a teacher's k likeliest tokens.
+    labels: i32 token ids, or f32 [P, 2, k + 1]: the ids and log-probabilities of a teacher's k likeliest tokens, and last
+    the row's own token and the weight `Soft.hard`.
     """
 
     ids: np.ndarray
@@ -63,13 +64,19 @@ def collate(rows: list[TokenRow], pad_id: int = 0) -> MicroBatch:
     weights = np.zeros(padded, np.float32)
     weights[: len(positions)] = 1
     fill = [0] * (padded - len(positions))
-    soft = [row.soft for row in rows if row.soft is not None]
-    if len(soft) == len(rows):
-        given = [np.concatenate(arrays).astype(np.float32) for arrays in zip(*soft, strict=True)]
-        both = np.stack(given, axis=1)
-        padding = np.zeros((len(fill), *both.shape[1:]), np.float32)
-        return MicroBatch(ids, np.array(positions + fill, np.int32), np.concatenate([both, padding]), weights)
+    if all(row.soft is not None for row in rows):
+        given = np.concatenate([_soft_labels(row) for row in rows])
+        padding = np.zeros((len(fill), *given.shape[1:]), np.float32)
+        return MicroBatch(ids, np.array(positions + fill, np.int32), np.concatenate([given, padding]), weights)
     return MicroBatch(ids, np.array(positions + fill, np.int32), np.array(labels + fill, np.int32), weights)
+
+
+def _soft_labels(row: TokenRow) -> np.ndarray:
+    """f32 [targets, 2, k + 1] as in `MicroBatch.labels`."""
+    assert row.soft is not None
+    own = [row.ids[t] for t in range(1, len(row.ids)) if row.supervised[t]]
+    last = np.stack([np.array(own, np.float32), np.full(len(own), row.soft.hard, np.float32)], axis=1)
+    return np.concatenate([np.stack([row.soft.ids, row.soft.logp], axis=1).astype(np.float32), last[..., None]], axis=2)
 
 
 def pack_by_tokens(rows: list[TokenRow], most_tokens: int) -> Iterator[MicroBatch]:

@@ -197,11 +197,13 @@ def _find_head(model: nn.Module) -> tuple[nn.Module | None, str, Any]:
 def nats(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
     """sum_p weights[p] * (logsumexp(logits[p]) - logits[p, labels[p]]), accumulated in f32.
 
-    For soft labels [P, 2, k] the divergence from the teacher: sum_p weights[p] * `divergence`.
+    For soft labels [P, 2, k + 1]: sum_p weights[p] * ((1 - hard[p]) * `divergence`[p] + hard[p] * its nats).
     """
     logits = logits.astype(mx.float32)
     if labels.ndim == 3:
-        return (weights * divergence(logits, labels[:, 0].astype(mx.int32), labels[:, 1])).sum()
+        ids, hard = labels[:, 0].astype(mx.int32), labels[:, 1, -1]
+        soft = (weights * (1 - hard) * divergence(logits, ids[:, :-1], labels[:, 1, :-1])).sum()
+        return soft + nats(logits, ids[:, -1], weights * hard)
     picked = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
     return (weights * (mx.logsumexp(logits, axis=-1) - picked)).sum()
 
@@ -221,7 +223,7 @@ def tally(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
     """[`nats`, sum_p weights[p] * (argmax logits[p] = labels[p])]; the label of a soft one is the teacher's first choice."""
     first = labels
     if labels.ndim == 3:
-        top = labels[:, 1].argmax(axis=-1, keepdims=True)
+        top = labels[:, 1, :-1].argmax(axis=-1, keepdims=True)
         first = mx.take_along_axis(labels[:, 0].astype(mx.int32), top, axis=-1)[:, 0]
     agreed = (weights * (logits.argmax(axis=-1) == first)).sum()
     return mx.stack([nats(logits, labels, weights), agreed])

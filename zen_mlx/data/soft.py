@@ -16,7 +16,7 @@ import numpy as np
 from .. import fsio
 from .batches import pack_by_tokens
 from .loss import EVAL_TOKENS, batch_arrays, logits_at_labels
-from .tokens import TokenRow
+from .tokens import Soft, TokenRow
 
 TOP = 64
 LEAST = -100.0  # a log-probability that float16 holds and no sum sees
@@ -24,11 +24,15 @@ IDS, LOG_PROBABILITIES = "teacher_ids.npy", "teacher_logp.npy"
 
 
 def soften(
-    teacher: nn.Module, rows: list[TokenRow], folder: Path, progress: Callable[[int, int], None] | None = None
+    teacher: nn.Module,
+    rows: list[TokenRow],
+    folder: Path,
+    hard: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[TokenRow]:
-    """`rows` with the teacher's soft labels, f32 [targets, 2, k] a row, read from `folder` where they lie already.
+    """`rows` with the teacher's soft labels, read from `folder` where they lie already; `hard` as in `Soft`.
 
-    ids u32 and log-probabilities f16, [targets of all rows, k]; a vocabulary smaller than k is kept whole.
+    The two files: ids u32 and log-probabilities f16 [targets of all rows, k]; a vocabulary smaller than k is kept whole.
     """
     paths = (folder / IDS, folder / LOG_PROBABILITIES)
     if not all(path.exists() for path in paths):
@@ -39,7 +43,7 @@ def soften(
     out, at = list(rows), 0
     for index in _order(rows):
         here = slice(at, at + rows[index].targets)
-        out[index] = dataclasses.replace(rows[index], soft=(ids[here], logp[here]))
+        out[index] = dataclasses.replace(rows[index], soft=Soft(ids[here], logp[here], hard))
         at += rows[index].targets
     return out
 

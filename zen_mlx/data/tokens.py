@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,16 +18,27 @@ from .example import Example
 _OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
 
 
+class Soft(NamedTuple):
+    """ids u32 and log-probabilities f16 [targets, k] of a teacher's likeliest tokens (`data.soft`).
+
+    hard: weight of the nats of the row's own tokens; 1 - hard is that of the divergence from the teacher.
+    """
+
+    ids: np.ndarray
+    logp: np.ndarray
+    hard: float = 0.0
+
+
 @dataclass(frozen=True)
 class TokenRow:
     """ids[t]: tokens of one row; supervised[t]: token t is predicted from the tokens before it and counts.
 
-    soft: a teacher's word on each supervised token in turn, (ids u32, log-probabilities f16) [targets, k] (`data.soft`).
+    soft: what a teacher says about each supervised token.
     """
 
     ids: tuple[int, ...]
     supervised: tuple[bool, ...]
-    soft: tuple[np.ndarray, np.ndarray] | None = field(default=None, compare=False)
+    soft: Soft | None = field(default=None, compare=False)
 
     @property
     def targets(self) -> int:

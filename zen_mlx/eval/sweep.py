@@ -1,18 +1,24 @@
-"""The same fine-tune at many sizes: what the profile keeps of it at each, beside LoRA extractions of equal bytes."""
+"""The same fine-tune at many sizes: what a profile keeps of it at each, beside LoRA extractions of its change."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..compression import Compression, CompressOptions
+from ..data.examples import import_examples, load_examples
+from ..data.tokens import crop, tokenize
+from ..delta.attach import Resident, attach, detach
+from ..errors import ConfigError
+from ..made import mean_of, retention
 from ..manager import ZenPersonalizationManager
 from .plot import RatePoint, plot_rate
 
 RATES = (0.03, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.06, 1.5, 2.1)
 PLANES = (1, 2)
+RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -29,38 +35,63 @@ class SweepPoint:
         return asdict(self)
 
 
+def asked(options: CompressOptions, rates: Sequence[float] = RATES) -> list[tuple[str, CompressOptions]]:
+    """(kind, options) of every point: any kind at every rate, sign planes, and LoRAs of 16 and 4 bits at most at 2.1."""
+    free = replace(options, bits_per_weight=None, planes=None, scale=None)
+    points = [("any kind", replace(free, bits_per_weight=rate)) for rate in rates]
+    points += [("sign", replace(free, planes=planes, scale=options.scale)) for planes in PLANES]
+    points += [("LoRA, 16 bits", replace(free, groups=((16, rank),))) for rank in RANKS[:-1]]
+    points += [("LoRA, 4 bits", replace(free, groups=((4, rank),))) for rank in RANKS[1:]]
+    return points
+
+
 def sweep_rates(
     manager: ZenPersonalizationManager,
     finetuned: str,
     valid: Any,
     text: Any,
-    picture: Path,
-    options: Mapping[str, Any],
+    picture: str | Path,
+    options: CompressOptions,
     tell: Callable[[Any], None],
     rates: Sequence[float] = RATES,
 ) -> list[SweepPoint]:
-    """Compress `finetuned` at every rate, and as 1 and 2 sign planes; measure each on `valid`, draw `picture`.
+    """Compress `finetuned` in every way of `asked`, measure each on `valid`, draw `picture`; nothing is saved.
 
-    Nothing is saved in the manager's home. `options` as `manager.compress_profile`, without a size of their own.
+    text: data that the layers are weighed by; nothing is distilled. A rate that pays for nothing is left out.
     """
-    free = {key: value for key, value in options.items() if key not in ("bits_per_weight", "planes", "scale")}
-    asked: list[tuple[str, dict[str, Any]]] = [("any kind", {"bits_per_weight": rate}) for rate in rates]
-    asked += [("sign", {"planes": planes, "scale": options.get("scale")}) for planes in PLANES]
+    at = manager.base
+    held = tokenize(load_examples(valid), at.tokenizer, at.context_length)
+    rows = None
+    if text is not None:
+        examples, imported = import_examples(text)
+        tell(imported)
+        rows, _ = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
+    detach(at.model)
+    base = mean_of(at.model, held, "held-out loss of the base", tell).nats
+    reference = None
     points = []
-    with tempfile.TemporaryDirectory(prefix="zen-sweep-") as folder:
-        scratch = ZenPersonalizationManager(manager.model_name, home=Path(folder))
-        for kind, own in asked:
-            report = scratch.compress_profile(
-                "sweep", finetuned, text=text, valid=valid, replace=True, on_event=tell, **free, **own
-            )
-            metrics = report.metrics
-            points.append(
-                SweepPoint(
-                    kind, report.bits_per_weight, report.file_bytes, metrics["profile_loss"], metrics.get("retention")
-                )
-            )
+    for kind, own in asked(options, rates):
+        make = Compression(manager.model_name, lambda: at, finetuned, own, tell)
+        if reference is None:
+            with make.teacher() as teacher:
+                reference = mean_of(teacher, held, "held-out loss of the fine-tune", tell).nats
+        try:
+            tensors, _ = make.closed_form(rows)
+        except ConfigError as error:
+            if error.field != "bits_per_weight":
+                raise
+            continue
+        size = make.file_bytes(tensors)
+        attach(at.model, Resident.from_profile(make.profile("sweep", tensors)))
+        try:
+            loss = mean_of(at.model, held, f"{kind}, {size / 1e6:.2f} MB", tell).nats
+        finally:
+            detach(at.model)
+        bits = 8 * size / make.tuned.target_count
+        points.append(SweepPoint(kind, bits, size, loss, retention(base, loss, reference)))
     drawn = [
-        RatePoint(point.kind, point.bits_per_weight, point.retention) for point in points if point.retention is not None
+        RatePoint(each.kind, each.bits_per_weight, each.retention) for each in points if each.retention is not None
     ]
-    plot_rate(drawn, picture)
+    if drawn:
+        plot_rate(drawn, picture)
     return points

@@ -152,10 +152,10 @@ class Distilled:
             if isinstance(part, FactorPart) and array(f"left{index}_0") is not None:
                 groups = []
                 for i, group in enumerate(part.groups):
-                    sides = [array(f"{side}{index}_{i}") for side in ("left", "right")]
+                    left, right = array(f"left{index}_{i}"), array(f"right{index}_{i}")
                     first = _columns(group, self._tensors[name].shape)
                     ratios = [_ratio(getattr(group, side), columns) for side, columns in first.items()]
-                    groups.append(stored_group(*sides, group.bits, ratios))
+                    groups.append(stored_group(left, right, group.bits, ratios))
                 return FactorPart(None, None, tuple(groups))
             return part
 
