@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -144,3 +145,8 @@ def test_gradients_of_a_family(family: str, method: str) -> None:
     assert moved, family
     assert {name: (id(module), type(module)) for name, module in model.named_modules()} == modules
     assert np.array_equal(logits(model), base)
+
+
+def test_the_table_names_every_family() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "models.md").read_text().partition("| family |")[2]
+    assert [family for family in FAMILIES if not re.search(rf"[ *|]{family}[ *,]", table)] == []
