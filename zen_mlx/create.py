@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -28,6 +29,7 @@ from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile
 from .names import log_path, plot_path, run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
+from .train.distributed import team as find_team
 from .train.events import Noted
 from .train.log import LOG, RunLog, read
 from .train.plot import plot_run
@@ -73,22 +75,14 @@ def train_profile(
 
     `fit` is asked before, and may refuse the run or change what memory depends on.
 
-    Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it.
+    Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it. Under MLX's
+    launcher all ranks train it together: rank 0 writes, the others return its report.
     """
     tell = on_event or (lambda event: None)
     began = time.monotonic()
-    store.check_free(name, replace or resume)
     folder = run_dir(store.home, name)
-    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being trained by another process"):
-        unfinished = checkpoint.exists(folder)
-        if resume and not unfinished:
-            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
-        if unfinished and not resume and not replace:
-            raise InputError(
-                f"an unfinished run of {name!r} lies here",
-                path=folder,
-                hint="--resume goes on; --replace starts again",
-            )
+    team = find_team()
+    with team.together(), _claimed(store, name, resume, replace) if team.leads else contextlib.nullcontext():
         examples, imported = import_examples(data, imports)
         tell(imported)
         examples, held = split(examples, valid, imports)
@@ -107,6 +101,10 @@ def train_profile(
             "tokenizer": at.info.tokenizer,
             "options": options.facts(),
         }
+        team.check_same(wanted)
+        if not team.leads:
+            trained = train(at.model, rows, options, held=held_rows, on_event=tell, team=team)
+            return _told(team.lead(None), trained.losses)
         state = None
         if resume:
             facts = checkpoint.check_same(folder, wanted)
@@ -127,7 +125,7 @@ def train_profile(
             log.take(event)
             tell(event)
 
-        result = train(at.model, rows, options, held=held_rows, folder=folder, state=state, on_event=seen)
+        result = train(at.model, rows, options, held=held_rows, folder=folder, state=state, on_event=seen, team=team)
         profile = Profile(
             info=facts["info"],
             base=at.info.header(),
@@ -159,7 +157,26 @@ def train_profile(
         log.write("done", step=result.step, **report.metrics)
         report = _keep_records(store, name, log, report, f"{name}: {options.method}, {result.steps} steps", records)
         checkpoint.remove(folder)
+        team.lead(report.to_dict())
     return report
+
+
+@contextlib.contextmanager
+def _claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[None]:
+    """Nobody else trains profile `name` within the block; InputError when its name or its run is in the way."""
+    store.check_free(name, replace or resume)
+    folder = run_dir(store.home, name)
+    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being trained by another process"):
+        unfinished = checkpoint.exists(folder)
+        if resume and not unfinished:
+            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
+        if unfinished and not resume and not replace:
+            raise InputError(
+                f"an unfinished run of {name!r} lies here",
+                path=folder,
+                hint="--resume goes on; --replace starts again",
+            )
+        yield
 
 
 def _keep_records(
@@ -174,6 +191,12 @@ def _keep_records(
         losses = report.metrics["base_loss"], report.metrics["profile_loss"]
         plot_run(read(place), picture, title, *losses)
     return replace_fields(report, log=place, plot=picture)
+
+
+def _told(report: dict[str, Any], losses: list[float]) -> CreateReport:
+    """Rank 0's report; its files are where rank 0 runs."""
+    places = {name: Path(value) for name in ("path", "log", "plot", "report") if (value := report[name]) is not None}
+    return CreateReport(**{**report, **places, "losses": losses})
 
 
 def split(

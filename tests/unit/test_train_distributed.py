@@ -21,6 +21,7 @@ import json, os, sys
 import zen_mlx
 import mlx.core as mx
 from zen_mlx.errors import ConfigError, DataError, TrainingError
+from zen_mlx.data.loss import Loss
 from zen_mlx.train import distributed
 
 distributed.BUFFER_BYTES = 64
@@ -35,7 +36,8 @@ total, tokens, grads = team.sum_step(0.1 + rank, 3 + rank, grads, like)
 out["sum"] = [total, tokens, {name: grads[name].tolist() for name in sorted(grads)}]
 total, tokens, grads = team.sum_step(1.0, 1, dict(mine), like)
 out["both"] = {name: grads[name].sum().item() for name in sorted(grads)}
-out["mean"] = team.mean(1.0 + rank, 1 + 2 * rank)
+mean = team.mean(Loss(1.0 + rank, 1 + 2 * rank, 1 + rank))
+out["mean"] = [mean.nats, mean.tokens, mean.agreed]
 out["any"] = [team.any(False), team.any(rank == 1), team.any(True)]
 out["lead"] = team.lead({"text": "x" * 5000} if rank == 0 else None) == {"text": "x" * 5000}
 bits = {"a": mx.array([-0.0, float("nan"), 1e-45, -3.0])}
@@ -98,7 +100,7 @@ def test_sums_are_those_of_all_ranks_and_the_same_on_each(told: list[dict[str, A
         assert (total, tokens) == (0.1 + 1.1, 7)
         assert grads == {"a": list(range(20)), "b": [[1] * 5] * 3, "c": [[1, 1], [1, 1]]}
         assert rank["both"] == {"a": 80, "b": 60, "c": 16}
-        assert rank["mean"] == [(1 + 2 * 3) / 4, 4]
+        assert rank["mean"] == [(1 + 2 * 3) / 4, 4, 3]
         assert rank["any"] == [False, True, True]
 
 

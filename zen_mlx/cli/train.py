@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from . import _model, _run_view, _view
+from . import _launch, _model, _run_view, _view
 from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace
 
 
+@_launch.one_voice()
 def train(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files, folders and archives.")],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],

@@ -14,7 +14,9 @@ import functools
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,11 @@ import numpy as np
 
 from .. import errors
 from ..data.batches import bucket_length
+from ..data.loss import Loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, TrainingError, ZenError
+from .optimizer import AdamState
+from .state import Progress, RunState
 
 BUFFER_BYTES = 32 * 2**20
 """Gradients are summed in pieces of about this size: the ring is slow with many small ones."""
@@ -67,21 +72,23 @@ def team() -> Team:
             found=str(error).strip(),
             hint="check the addresses, and that the ports from --starting-port on are free",
         ) from error
-    # On a GPU's stream, waiting for a slow rank counts as a kernel that hangs, and the system ends the process.
-    return Team(group, None if backend == "nccl" else mx.cpu)
+    return Team(group, backend)
 
 
 class Team:
     """rank: of this process; size: how many there are; `leads`: this one writes the files and speaks."""
 
-    def __init__(self, group: Any = None, stream: Any = None) -> None:
-        self._group, self._stream = group, stream
+    def __init__(self, group: Any = None, backend: str = "") -> None:
+        self._group, self._ring = group, backend == "ring"
+        # On a GPU's stream, waiting for a slow rank counts as a kernel that hangs, and the system ends the process.
+        self._stream = None if backend == "nccl" else mx.cpu
         self.rank: int = group.rank() if group is not None else 0
         self.size: int = group.size() if group is not None else 1
         self.leads = self.rank == 0
         self.error_is_known = False
         """Every rank ends with the error that was raised last."""
-        self._lost = False
+        self.lost = False
+        """A rank cannot be reached any more."""
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -90,10 +97,10 @@ class Team:
         try:
             yield
         except Exception as error:
-            if self.size > 1 and not self.error_is_known and not self._lost:
+            if self.size > 1 and not self.error_is_known and not self.lost:
                 with contextlib.suppress(TrainingError):
                     self._exchange({"error": _described(error)})
-                self.error_is_known = not self._lost
+                self.error_is_known = not self.lost
             raise
 
     def share(self, rows: list[TokenRow]) -> list[TokenRow]:
@@ -127,13 +134,13 @@ class Team:
             grads |= _split(self._all_sum(flat), names, like)
         return sum(part[0] for part in parts), sum(part[1] for part in parts), grads
 
-    def mean(self, value: float, weight: int) -> tuple[float, int]:
-        """(mean of every rank's `value` by its `weight`, sum of the weights)."""
+    def mean(self, loss: Loss) -> Loss:
+        """The loss over all ranks' tokens, each having measured its own."""
         if self.size == 1:
-            return value, weight
-        parts = self.tell([value * weight, weight])
-        weights = sum(part[1] for part in parts)
-        return sum(part[0] for part in parts) / max(weights, 1), weights
+            return loss
+        parts = self.tell([loss.nats * loss.tokens, loss.tokens, loss.agreed])
+        nats, tokens, agreed = (sum(part[index] for part in parts) for index in range(3))
+        return Loss(nats / max(tokens, 1), tokens, agreed)
 
     def any(self, flag: bool) -> bool:
         """True on every rank when it is on one."""
@@ -171,6 +178,17 @@ class Team:
             if len(set(self.tell(digest(arrays)))) > 1:
                 raise TrainingError("the machines of the run do not hold the same numbers", field="rank")
 
+    def lead_state(self, state: RunState) -> RunState:
+        """Rank 0's state of a run, which alone may have read a checkpoint."""
+        if self.size == 1:
+            return state
+        step, progress, has_best = self.lead([state.step, asdict(state.progress), state.best is not None])
+        like = state.latents
+        latents = self.lead_arrays(state.latents, like)
+        m, v = (self.lead_arrays(group, like) if step else {} for group in (state.adam.m, state.adam.v))
+        best = self.lead_arrays(state.best or {}, like) if has_best else None
+        return RunState(latents, AdamState(m, v, step), Progress(**progress), best)
+
     def check_same(self, facts: Mapping[str, Any]) -> None:
         """ConfigError that names the first of `facts`, JSON values, in which a rank differs from rank 0."""
         if self.size == 1:
@@ -184,6 +202,15 @@ class Team:
                         field=name,
                         hint="every machine needs the same files, base model, settings and version",
                     )
+
+    def outlast_lead(self) -> None:
+        """Wait until rank 0 has ended: a launcher ends every process when one has failed, and rank 0 has something to say."""
+        if self.size > 1 and not self.leads and not self.lost:
+            if self._ring:
+                with contextlib.suppress(TrainingError):
+                    self._all_sum(mx.zeros(1))
+            else:  # they do not notice that a rank is gone
+                time.sleep(2)
 
     def tell(self, value: Any) -> list[Any]:
         """What every rank told, by rank; `value` is short JSON. Raises the error of a rank that failed."""
@@ -208,7 +235,7 @@ class Team:
             summed = mx.distributed.all_sum(array, group=self._group, stream=self._stream)
             mx.eval(summed)
         except RuntimeError as error:
-            self._lost = True
+            self.lost = True
             raise TrainingError(_LOST, hint="start the same command again with --resume, or --replace") from error
         return summed
 

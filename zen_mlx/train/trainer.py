@@ -18,8 +18,9 @@ import mlx.nn as nn
 from ..data.batches import batch_rows
 from ..data.loss import mean_loss
 from ..data.tokens import TokenRow
-from ..errors import ConfigError, DataError, StorageError
+from ..errors import ConfigError, DataError, StorageError, TrainingError
 from . import checkpoint
+from .distributed import Team
 from .events import Evaluated, Noted, Saved, StepReport
 from .gradients import step_gradients
 from .guard import EarlyStop, Guard
@@ -60,16 +61,19 @@ def train(
     state: RunState | None = None,
     on_event: Callable[[Any], None] | None = None,
     road: Road | None = None,
+    team: Team | None = None,
 ) -> TrainResult:
     """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
     With `folder`, the run is checkpointed there every `options.checkpoint_s` seconds and on SIGINT or SIGTERM (then
     `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
-    `road`, when given, is taken in place of the one that the options name.
+    `road`, when given, is taken in place of the one that the options name. `team`: the ranks that train this together, each
+    called with the same; only rank 0 has a `folder` and a `state`.
     Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
     """
     road = road or road_of(options, model)
     schedule = check_run(model, rows, options, held, road)
+    team = team or Team()
     share = Share()
     losses: list[float] = []
     with (
@@ -78,15 +82,23 @@ def train(
     ):
         if state is None:
             state = RunState(trained_arrays(layers))
+        state = team.lead_state(state)
         start = state.step
-        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None))
+        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team)
         looks = _Looks(run, held_part(held))
         saver = _Saver(run, folder)
         while run.unfinished:
-            losses.append(run.step(saver.kept))
-            looks.after_step()
-            if stopped() and run.unfinished:
+            try:
+                losses.append(run.step(saver.kept))
+                looks.after_step()
+                stop = team.any(stopped())
+            except TrainingError:
+                if team.lost:
+                    saver.save()
+                raise
+            if stop and run.unfinished:
                 saver.save()
+                team.tell("saved")
                 raise Interrupted(state.step, schedule.steps)
             saver.now_and_then()
         run.guard.check_arrays(state, saver.kept)
@@ -146,9 +158,10 @@ class _Run:
         share: Share,
         state: RunState,
         tell: Callable[[Any], None],
+        team: Team,
     ) -> None:
         self.model, self.options, self.schedule, self.layers, self.share = model, options, schedule, layers, share
-        self.state, self.tell = state, tell
+        self.state, self.tell, self.team = state, tell, team
         self.guard = Guard(options, len(rows), state.progress)
         self.early = EarlyStop(options.patience, state.progress)
         self._rows = rows
@@ -166,7 +179,9 @@ class _Run:
         put_arrays(self.layers, state.latents)
         self.share.value = self.schedule.quantized_share(step)
         picked = batch_rows(self._rows, options.rows_of_step(len(self._rows)), options.seed, step)
-        total, tokens, grads = step_gradients(self.model, picked, options.micro_tokens, bool(options.grad_checkpoint))
+        mine = self.team.share(picked)
+        found = step_gradients(self.model, mine, options.micro_tokens, bool(options.grad_checkpoint))
+        total, tokens, grads = self.team.sum_step(*found, state.latents)
         loss = total / max(tokens, 1)
         norm = global_norm(grads) / max(tokens, 1)
         self.guard.check(step + 1, loss, norm, kept)
@@ -180,6 +195,7 @@ class _Run:
             l2=options.config.delta_regularization,
             l1=options.config.sparsity_penalty,
         )
+        self.team.keep_equal(state.latents)
         seconds = time.monotonic() - began
         memory = mx.get_active_memory(), mx.get_peak_memory()
         steps = self.schedule.steps
@@ -209,7 +225,7 @@ class _Looks:
         counts = not quantized or run.schedule.quantized_share(step - 1) == 1.0
         put_arrays(run.layers, run.state.latents)
         run.share.value = 1.0 if quantized else 0.0
-        loss = mean_loss(run.model, self._rows)
+        loss = run.team.mean(mean_loss(run.model, run.team.share(self._rows)))
         best = run.early.wanted and counts and run.early.seen(step, loss.nats)
         if best:
             run.state.best = dict(run.state.latents)
