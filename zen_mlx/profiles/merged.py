@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from math import sqrt
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,12 +19,13 @@ from ..base.save import save_like
 from ..codec.parts import decode_all
 from ..delta.attach import check
 from ..delta.merge import MAX_MERGE_LOSS
-from ..delta.targets import arrays, is_quantized, targets
+from ..delta.targets import array_shape, arrays, is_quantized, targets
 from ..errors import TargetError
 from ..format.layout import row_count
 from ..format.spec import Profile
 
-_STACK = re.compile(r"(.+\.)(?:switch_mlp|experts)\.([^.]+\.weight)")
+_STACK = re.compile(r"(.+\.)(?:switch_mlp|experts)\.([^.]+)\.weight")
+_MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
 
 
 def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]:
@@ -51,16 +52,22 @@ def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]
     if wide:
         notes.append(f"merging in the base's own type would lose {loss:.1%} of the delta: the checkpoint is f32")
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
-    grown = {n: t.shape[0] for n, t in profile.tensors.items() if n.endswith("embed_tokens.weight") and t.shape}
-    old = {name: array.shape[0] for name, _, _, array in arrays(model) if name in grown}
-    more = [count for name, count in grown.items() if count > old[name]]
+    old = {name: array_shape(module, key) for name, module, key, _ in arrays(model)}
+    more = [t.shape[0] for name, t in profile.tensors.items() if t.shape[0] > old[name][0]]
     if more:
-        changes["vocab_size"] = more[0]
+        changes["vocab_size"] = max(more)
         notes.append(
-            f"the vocabulary has {more[0]} rows; the tokenizer's files are the base's and do not know the new ones"
+            f"the vocabulary has {max(more)} rows; the tokenizer's files are the base's and do not know the new ones"
+        )
+    odd, names = _other_name(base_folder), _raw_names(base_folder)
+    if odd is not None:
+        names = set()
+        notes.append(
+            f"the checkpoint has mlx-lm's layout, for it reads {odd} otherwise than the base's files hold it: "
+            "other programs may not load it"
         )
     del model
-    save_like(base_folder, target, _arrays(build(base_folder), profile, wide, _raw_names(base_folder)), changes)
+    save_like(base_folder, target, _arrays(build(base_folder), profile, wide, names), changes)
     return notes
 
 
@@ -69,7 +76,7 @@ def _sum(array: mx.array, delta: np.ndarray | None) -> mx.array:
     value = array.astype(mx.float32)
     if delta is None:
         return value
-    if len(delta) > len(value):
+    if value.ndim and len(delta) > len(value):
         value = mx.concatenate([value, mx.zeros((len(delta) - len(value), *value.shape[1:]))])
     return value + mx.array(delta)
 
@@ -104,7 +111,7 @@ def _raw_names(folder: Path) -> set[str]:
 
 
 def _arrays(model: nn.Module, profile: Profile, wide: bool, raw: set[str]) -> Iterator[tuple[str, mx.array]]:
-    """Every parameter with its delta, under the names of the base's own files: experts one by one where they are so there."""
+    """Every parameter with its delta; experts one by one where they are so among the raw names of the base's files."""
     for name, _, _, array in _release(model):
         tensor = profile.tensors.get(name)
         value = array
@@ -115,12 +122,38 @@ def _arrays(model: nn.Module, profile: Profile, wide: bool, raw: set[str]) -> It
         if floating:
             value = value.astype(mx.float32 if wide else array.dtype)
         mx.eval(value)
-        match = _STACK.fullmatch(name)
-        single = f"{match[1]}experts.0.{match[2]}" if match else ""
-        if match and name not in raw and single in raw:
-            for index in range(len(value)):
-                one = mx.contiguous(value[index])
-                mx.eval(one)
-                yield f"{match[1]}experts.{index}.{match[2]}", one
-        else:
+        single = _expert_name(name, raw)
+        if single is None:
             yield name, value
+            continue
+        for index in range(len(value)):
+            one = mx.contiguous(value[index])
+            mx.eval(one)
+            yield single.format(index), one
+
+
+def _expert_name(name: str, raw: Collection[str]) -> str | None:
+    """The raw name of one expert of the stacked parameter, its number as `{}`; None where they are not one by one."""
+    match = _STACK.fullmatch(name)
+    if match is None or name in raw:
+        return None
+    for last in (match[2], _MIXTRAL.get(match[2], match[2])):
+        single = f"{match[1]}experts.{{}}.{last}.weight"
+        if single.format(0) in raw:
+            return single
+    return None
+
+
+def _other_name(folder: Path) -> str | None:
+    """The first parameter that mlx-lm makes of something else than the array of that name, or the experts, in the files."""
+    raw: dict[str, mx.array] = {}
+    for file in weight_files(folder):
+        raw.update(mx.load(str(file)))  # type: ignore[arg-type]
+    for name, _, _, array in _release(build(folder)):
+        stored = raw.pop(name, None)
+        if stored is None:
+            if _expert_name(name, raw) is None:
+                return name
+        elif stored.shape != array.shape or not mx.array_equal(stored, array).item():
+            return name
+    return None
