@@ -21,7 +21,7 @@ from pathlib import Path
 
 import platformdirs
 
-from .errors import NameInvalidError
+from .errors import InputError, NameInvalidError
 
 SUFFIX = ".bitdelta"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -96,3 +96,12 @@ def history_path() -> Path:
 def config_path() -> Path:
     """`ZEN_HOME/config.toml`."""
     return zen_home() / "config.toml"
+
+
+def examples_dir() -> Path:
+    """The data sets and the profile that come with zen_mlx: in the wheel, or in the repository beside the package."""
+    package = Path(__file__).parent
+    for folder in (package / "examples", package.parent / "examples"):
+        if (folder / "README.md").is_file():
+            return folder
+    raise InputError("this installation has no examples", path=package / "examples", hint="reinstall zen_mlx")

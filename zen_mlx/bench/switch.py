@@ -78,19 +78,19 @@ def measure_switch(
         peak_bytes = _peak_bytes() - start_bytes
         # In new processes, where no memory has been used before: freed pages make a read look faster than the first.
         plain = [in_new_process(_plain_read, files[1]) for _ in range(repeats)]
-        loads = [in_new_process(_load, files[1]) for _ in range(repeats)]
+        loads = [in_new_process(load_seconds, files[1]) for _ in range(repeats)]
         second = Resident.from_profile(read(files[1]))
     residents = [first, second]
     for resident in (second, first):
         switch(model, resident)
         mx.eval(model.parameters())
-    switches = [_timed(partial(switch, model, residents[i % 2])) for i in range(1, 2 * repeats + 1)]
+    switches = [seconds_of(partial(switch, model, residents[i % 2])) for i in range(1, 2 * repeats + 1)]
     cache = make_prompt_cache(model)
     mx.eval(model(mx.arange(_PROMPT_TOKENS)[None], cache=cache))
     still, after = [], []
     for i in range(repeats + 1):
-        still.append(_timed(partial(_token, model, cache)))
-        after.append(_timed(partial(_token, model, cache, residents[(i + 1) % 2])))
+        still.append(seconds_of(partial(_token, model, cache)))
+        after.append(seconds_of(partial(_token, model, cache, residents[(i + 1) % 2])))
     merged_bytes = sum(4 * int(np.prod(shape)) for shape in targets(model).values()) if mode == "merged" else 0
     resident_bytes = first.nbytes
     detach(model)
@@ -132,7 +132,7 @@ def _plain_read(file: Path) -> float:
     return time.perf_counter() - start
 
 
-def _load(file: Path) -> float:
+def load_seconds(file: Path) -> float:
     """Seconds to load the profile in `file`."""
     mx.eval(mx.zeros(1) + 1)
     start = time.perf_counter()
@@ -140,7 +140,8 @@ def _load(file: Path) -> float:
     return time.perf_counter() - start
 
 
-def _timed(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], Any]) -> float:
+    """How long `work` takes."""
     start = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - start

@@ -25,11 +25,18 @@ class Shape(NamedTuple):
 
 
 class Options(NamedTuple):
-    """`quick`: fewer of everything. `shapes`, `rows`: instead of the kernels table's own."""
+    """`quick`: fewer of everything. `shapes`, `rows`: instead of the kernels table's own. `layers`: of the checkpoints
+    that encode reads. For the paper table: `profiles` to measure, a `finetune` to compress and the `data` to measure
+    it on, a `text` to predict."""
 
     quick: bool = False
     shapes: tuple[Shape, ...] | None = None
     rows: tuple[int, ...] | None = None
+    layers: int | None = None
+    profiles: tuple[str, ...] = ()
+    finetune: str | None = None
+    data: Path | None = None
+    text: Path | None = None
 
 
 def _kernels(options: Options, report: Report) -> dict[str, Any]:
@@ -44,14 +51,47 @@ def _switch(options: Options, report: Report) -> dict[str, Any]:
     return measure(options, report)
 
 
+def _encode(options: Options, report: Report) -> dict[str, Any]:
+    from .encode import measure
+
+    return measure(options, report)
+
+
+def _paper(options: Options, report: Report) -> dict[str, Any]:
+    from .paper import measure
+
+    return measure(options, report)
+
+
 def _plot_kernels(document: dict[str, Any], file: Path) -> None:
     from .plot import plot_kernels
 
     plot_kernels(document, file)
 
 
-TABLES: dict[str, Callable[[Options, Report], dict[str, Any]]] = {"kernels": _kernels, "switch": _switch}
-PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"kernels": _plot_kernels}
+def _plot_paper(document: dict[str, Any], file: Path) -> None:
+    from .paper_rate import plot
+
+    plot(document["tables"]["paper"], file)
+
+
+TABLES: dict[str, Callable[[Options, Report], dict[str, Any]]] = {
+    "kernels": _kernels,
+    "switch": _switch,
+    "encode": _encode,
+    "paper": _paper,
+}
+BELONGS = {
+    "shapes": "kernels",
+    "rows": "kernels",
+    "layers": "encode",
+    "finetune": "paper",
+    "data": "paper",
+    "profiles": "paper",
+    "text": "paper",
+}
+"""Field of `Options` -> the table that it is about."""
+PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"kernels": _plot_kernels, "paper": _plot_paper}
 
 
 def choose(names: Sequence[str]) -> list[str]:

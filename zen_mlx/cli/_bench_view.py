@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import _view
+from . import _paper_view, _view
 
 
 def show(document: dict[str, Any]) -> None:
@@ -118,4 +118,9 @@ def _times(value: float | None) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
 
 
-VIEWS: dict[str, Callable[[dict[str, Any]], None]] = {"kernels": _kernels, "switch": _switch}
+VIEWS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "kernels": _kernels,
+    "switch": _switch,
+    "encode": _paper_view.show_encode,
+    "paper": _paper_view.show_paper,
+}

@@ -42,14 +42,33 @@ def bench(
     rows: Annotated[
         str | None, typer.Option("--rows", metavar="M,M,...", help="Numbers of rows for the kernels table.")
     ] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", min=1, help="Layers of the checkpoints that encode writes; 36 are 16 GB.")
+    ] = None,
+    finetune: Annotated[
+        str | None,
+        typer.Option("--finetune", metavar="FOLDER", help="Full fine-tune of the embedded base, for paper's 6.2."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FILE", help="What paper measures it on. Default: examples/cynic.valid.jsonl."),
+    ] = None,
+    profiles: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--profile", metavar="NAME", help="Profile or .bitdelta for paper; repeatable."),
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", metavar="FILE", help="Plain text for paper's perplexity.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each table that has a plot there.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure this machine: speed of the kernels, cost of switching profiles.
+    """Measure this machine: kernels, switching, encoding, and the whitepaper's tables.
 
-    Models have random weights of real dimensions: nothing is downloaded. kernels: every sign kernel of this backend
-    against what it rides on, then whole models. switch: switching and loading profiles, 5 GB of memory. Other work on
-    the machine shows in the numbers.
+    Models have random weights of real dimensions. kernels: every sign kernel of this backend against what it rides on,
+    then whole models. switch: switching and loading profiles, 5 GB of memory. encode: two random checkpoints on disk to
+    a profile, beside reading them. paper: the whitepaper's tables, with its own numbers; 6.2 needs --finetune. Other
+    work on the machine shows in the numbers.
 
     Examples:
 
@@ -58,16 +77,26 @@ def bench(
       zen bench kernels --quick --plot plots
       zen bench kernels --shape 4096x4096 --rows 1,8
       zen bench switch --json
+      zen bench encode --layers 36
+      zen bench paper --finetune cynic-finetune --plot plots
     """
     names = registry.choose(tables or [])
     options = registry.Options(
         quick=quick,
         shapes=tuple(map(registry.parse_shape, shapes)) if shapes else None,
         rows=registry.parse_rows(rows) if rows is not None else None,
+        layers=layers,
+        profiles=tuple(profiles or ()),
+        finetune=finetune,
+        data=data,
+        text=text,
     )
-    if "kernels" not in names and (options.shapes or options.rows):
-        field = "--shape" if options.shapes else "--rows"
-        raise ConfigError("this belongs to the kernels table", field=field, expected="kernels", found=", ".join(names))
+    for field, table in registry.BELONGS.items():
+        if getattr(options, field) and table not in names:
+            option = {"shapes": "--shape", "profiles": "--profile"}.get(field, f"--{field}")
+            raise ConfigError(
+                f"this belongs to the {table} table", field=option, expected=table, found=", ".join(names)
+            )
     if plot is not None and plot.exists() and not plot.is_dir():
         raise ConfigError("plots go into a folder", path=plot, field="--plot", expected="DIR")
     with _view.progress(as_json) as report:
@@ -78,8 +107,9 @@ def bench(
     files = []
     for name in names:
         if plot is not None and name in registry.PLOTS:
-            files.append(plot / f"{name}.png")
-            registry.PLOTS[name](document, files[-1])
+            file = plot / f"{name}.png"
+            registry.PLOTS[name](document, file)
+            files += [file] if file.exists() else []
     if as_json:
         _view.emit(document)
         return
