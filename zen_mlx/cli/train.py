@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from . import _launch, _model, _run_view, _view
+from . import _launch, _memory_view, _model, _run_view, _view
 from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace
 
 
@@ -76,6 +76,29 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an unfinished run: stopped, killed or failed.")
     ] = False,
+    micro_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Padded tokens of one forward and backward pass; a step sums several.")
+    ] = 1024,
+    grad_checkpoint: Annotated[
+        bool | None,
+        typer.Option(
+            "--grad-checkpoint/--no-grad-checkpoint",
+            help="Make activations anew for the backward pass: less memory, a third slower, the same profile. "
+            "Default: where only that fits.",
+            show_default=False,
+        ),
+    ] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Most memory the run may take, such as 12GB. Default: what the machine has.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the memory that the run would need; train nothing.")
+    ] = False,
     replace: Replace = False,
     as_json: AsJson = False,
 ) -> None:
@@ -97,6 +120,7 @@ def train(
       zen train mails.jsonl --profile work -m zen-nano-4b --batch-size 8 --accumulate 2
       zen train cynic.jsonl --profile cynic --epochs 10 --patience 3
       zen train cynic.jsonl --profile cynic --resume
+      zen train mails.jsonl --profile work -m zen-nano-4b --dry-run
     """
     from ..config import BitDeltaConfig
     from ..errors import ConfigError, DataError
@@ -107,32 +131,43 @@ def train(
         if not path.exists():
             raise DataError("no such file or folder", path=path)
     config = BitDeltaConfig(straight_through=not no_straight_through, learning_rate_scale=learning_rate_scale)
+    settings: dict[str, Any] = {
+        "valid": valid if valid in (None, "none") else Path(valid),
+        "me": me,
+        "columns": columns,
+        "keep_contacts": keep_contacts,
+        "epochs": 2.0 if epochs is None else epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "max_length": max_length,
+        "seed": seed,
+        "method": method,
+        "bits_per_weight": bits_per_weight,
+        "eval_every": eval_every,
+        "patience": patience,
+        "micro_tokens": micro_tokens,
+        "grad_checkpoint": grad_checkpoint,
+        "memory_limit": _memory_view.limit_bytes(memory_limit),
+    }
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, tell, config)
-        report = manager.create_profile(
-            profile,
-            data,
-            valid=valid if valid in (None, "none") else Path(valid),
-            me=me,
-            columns=columns,
-            keep_contacts=keep_contacts,
-            epochs=2.0 if epochs is None else epochs,
-            steps=steps,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            max_length=max_length,
-            seed=seed,
-            method=method,
-            bits_per_weight=bits_per_weight,
-            eval_every=eval_every,
-            patience=patience,
-            checkpoint_s=checkpoint_every,
-            records=not no_report,
-            resume=resume,
-            replace=replace,
-            on_event=tell,
-        )
-    if as_json:
+        if dry_run:
+            fitted = manager.plan_profile(data, **settings, on_event=tell)
+        else:
+            report = manager.create_profile(
+                profile,
+                data,
+                **settings,
+                checkpoint_s=checkpoint_every,
+                records=not no_report,
+                resume=resume,
+                replace=replace,
+                on_event=tell,
+            )
+    if dry_run:
+        _view.emit(_memory_view.document(fitted)) if as_json else _memory_view.show(fitted)
+    elif as_json:
         _view.emit(report.to_dict())
     else:
         _run_view.show_summary(report)
