@@ -11,21 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..codec.difference import Difference
-from ..codec.factor_encode import encode_svd
 from ..delta.encode import LayerStats
-from ..delta.encode import measure as measure_layer
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
 from ..format.read import read_header
-from ..format.spec import DeltaTensor, Profile
-from ..made import now, profile_info
 from ..manager import ZenPersonalizationManager
 from ..names import examples_dir
-from ..profiles.tuned import open_tuned
-from ..train.plan import BITS, ranks
 from .tables import Report
 
 Encode = Callable[[ZenPersonalizationManager, str, str], list[LayerStats]]
@@ -44,45 +35,18 @@ def compressed(**options: Any) -> Encode:
     return encode
 
 
-def factors(bits_per_weight: float) -> Encode:
-    """4-bit factors of one rank, by singular values alone."""
-
-    def encode(manager: ZenPersonalizationManager, name: str, finetune: str) -> list[LayerStats]:
-        tuned = open_tuned(finetune, manager.model_name)
-        rank = ranks(tuned.targets, bits_per_weight)
-        tensors, layers = {}, []
-        for each in tuned.names:
-            base, after = tuned.base_of(each), tuned.tuned_of(each)
-            if each not in tuned.targets:
-                continue
-            delta = np.asarray(Difference(after, base))
-            if delta.any():
-                tensors[each] = DeltaTensor(delta.shape, (encode_svd(delta, [[BITS, rank[each]]]),))
-                layers.append(measure_layer(each, delta, tensors[each]))
-        profile = Profile(
-            info=profile_info(name, now(), "compress"),
-            base=tuned.header(manager.model_name, tensors),
-            metrics={},
-            target_count=tuned.target_count,
-            model_count=tuned.model_count,
-            tensors=tensors,
-        )
-        manager.store.save(name, profile)
-        return layers
-
-    return encode
-
-
 CODECS: Mapping[str, Encode] = {
     "sign, row x col": compressed(scale="rowcol"),
-    "factor, 0.33": factors(0.33),
+    "any kind, 0.33": compressed(bits_per_weight=0.33),
     "sign, row x col, 2 planes": compressed(scale="rowcol", planes=2),
     "sign, tensor": compressed(scale="tensor"),
     "sign, row": compressed(scale="row"),
     "sign, block of 128": compressed(scale="block", block=128),
-    "factor, 0.74": factors(0.74),
-    "factor, 0.15": factors(0.15),
-    "factor, 0.05": factors(0.05),
+    "any kind, 2": compressed(bits_per_weight=2),
+    "any kind, 1.06": compressed(bits_per_weight=1.06),
+    "any kind, 0.15": compressed(bits_per_weight=0.15),
+    "any kind, 0.05": compressed(bits_per_weight=0.05),
+    "LoRA extraction, r = 16": compressed(groups=((16, 16),)),
 }
 """Codec -> how the fine-tune is encoded. A further row of the table is a further line here."""
 

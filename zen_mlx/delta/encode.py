@@ -113,6 +113,7 @@ def lazy_reader(model: nn.Module, as_stored: bool = False) -> tuple[list[str], R
     names = sorted(waiting)
 
     following = dict(pairwise(names))
+    expected: list[str] = []  # being read; nothing more is once another order than the sorted one shows
 
     def read(name: str) -> np.ndarray:
         value, packing = waiting.pop(name)
@@ -120,8 +121,9 @@ def lazy_reader(model: nn.Module, as_stored: bool = False) -> tuple[list[str], R
             value = _unpacked(value, **packing)
         value = value if value.ndim else value.reshape(1)
         mx.eval(value)
-        if (ahead := waiting.get(following.get(name, ""))) is not None:
-            mx.async_eval(ahead[0])  # type: ignore[no-untyped-call]
+        if expected in ([], [name]) and (ahead := following.get(name)) in waiting:
+            expected[:] = [ahead]
+            mx.async_eval(waiting[ahead][0])  # type: ignore[no-untyped-call]
         return _stored(value) if as_stored else np.array(value.astype(mx.float32))
 
     return names, read
