@@ -311,7 +311,10 @@ def test_evaluate_is_the_promised_document(two: ZenPersonalizationManager, tmp_p
     assert document["data"]["sha256"] == data_digest(load_examples(rows))
     assert [row["profile"] for row in document["results"]] == [None, "creative", "technical"]
     for row in document["results"]:
-        assert set(row) == {"profile", "loss", "perplexity", "retention"}
+        assert set(row) == {
+            *("profile", "loss", "perplexity", "retention"),
+            *("accuracy", "kl", "agreement", "bleu", "chrf"),
+        }
         assert row["perplexity"] == pytest.approx(math.exp(row["loss"]))
         assert row["retention"] is None
     assert document["reference"] is None

@@ -45,7 +45,7 @@ def plot_rate(points: Iterable[RatePoint], path: str | Path, title: str = "", lo
             raise InputError("a rate is positive", field="bits_per_weight", found=row.bits_per_weight)
     if not rows:
         raise InputError("there are no points to draw", field="points")
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
     families = list(dict.fromkeys(row.family for row in rows))
     rivals = [family for family in families if lora.lower() in family.lower()]
@@ -75,7 +75,7 @@ def plot_rate(points: Iterable[RatePoint], path: str | Path, title: str = "", lo
     _tidy(axes, grid="both")
     figure.legend(loc="outside lower center", ncols=min(4, len(families) + 1), fontsize=8, frameon=False)
     _label(figure, axes, rows)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _label(figure: Any, axes: Any, rows: Sequence[RatePoint]) -> None:
@@ -92,7 +92,7 @@ def _label(figure: Any, axes: Any, rows: Sequence[RatePoint]) -> None:
     for row in rows:
         if not row.label:
             continue
-        places = []
+        places: list[tuple[int, int, Any, Any]] = []
         for dx, dy in _OFFSETS:
             side = "center" if dx == 0 else "left" if dx > 0 else "right"
             at = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "path_effects": halo}
@@ -112,7 +112,8 @@ def _label(figure: Any, axes: Any, rows: Sequence[RatePoint]) -> None:
             text.remove()
 
 
-def _pyplot() -> Any:
+def pyplot_module() -> Any:
+    """matplotlib.pyplot without a window."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -128,18 +129,19 @@ def _tidy(axes: Any, grid: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _save(figure: Any, path: str | Path) -> None:
+def save(figure: Any, path: str | Path) -> None:
+    """Publish the figure as PNG and let go of it."""
     with fsio.publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-    _pyplot().close(figure)
+    pyplot_module().close(figure)
 
 
 def plot_losses(report: dict[str, Any], path: str | Path) -> None:
     """Bars of the losses in an `evaluate` report, base first, the reference last, each with its perplexity."""
-    pyplot = _pyplot()
+    pyplot = pyplot_module()
     rows = [(row["profile"] or "base", row["loss"], row["perplexity"]) for row in report["results"]]
     if report["reference"] is not None:
-        rows.append(("full fine-tune", report["reference"]["loss"], report["reference"]["perplexity"]))
+        rows.append(("reference", report["reference"]["loss"], report["reference"]["perplexity"]))
     figure, axes = pyplot.subplots(figsize=(7, 0.6 * len(rows) + 1.6), layout="constrained")
     colors = ["#9aa0a6"] + ["#2563eb"] * (len(rows) - 1)
     if report["reference"] is not None:
@@ -155,4 +157,4 @@ def plot_losses(report: dict[str, Any], path: str | Path) -> None:
     axes.set_title(f"{Path(data['path']).name}: {data['examples']} examples, {data['tokens']} tokens", fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    _save(figure, path)
+    save(figure, path)

@@ -1,20 +1,70 @@
-"""Held-out loss of a base, its profiles and a full fine-tune on one data set, and the share of the gain that is kept."""
+"""What a base, its profiles and a reference do on one data set: the document of `zen eval`.
+
+The reference comes first and is gone before the base is loaded, so that two models are in memory only where its logits do
+not fit on the disk.
+"""
 
 from __future__ import annotations
 
 import gc
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..base.load import load_model
+import mlx.core as mx
+
+from ..base.check import read_config
+from ..base.info import base_info
+from ..base.load import load_tokenizer
+from ..base.loaded import check_base, context_length
 from ..base.pull import pull
 from ..data.examples import data_digest, load_files
-from ..data.tokens import tokenize
+from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
-from ..made import Stage, mean_of, retention
+from ..made import Stage, retention
 from ..manager import ZenPersonalizationManager
+from . import answers, tasks
+from .layers import layer_errors
+from .measure import Beside, Measured, Recorded, measure
+from .reference import Reference, keep_logits, open_reference
+
+Tell = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked of every model. prompts: to be answered; table: lm-eval's tasks, of which `limit` documents each."""
+
+    rows: list[TokenRow]
+    tokenizer: Any
+    prompts: list[answers.Prompt]
+    table: dict[str, Any] | None
+    limit: int | None
+    tell: Tell
+
+    def progress(self, stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.tell(Stage(stage, done, total))
+
+    def answers(self, model: Any, name: str) -> list[str]:
+        stage = self.progress(f"answers of {name}")
+        return answers.greedy_answers(model, self.tokenizer, self.prompts, stage) if self.prompts else []
+
+    def tasks(self, model: Any, name: str) -> dict[str, Any]:
+        if self.table is None:
+            return {}
+        self.tell(Stage(f"tasks of {name}", 0, 0))
+        return {"tasks": tasks.run_tasks(model, self.tokenizer, self.table, self.limit)}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What the reference left behind: its logits, what it measures, its answers and its entry in the document."""
+
+    logits: Recorded | Beside
+    measured: Measured
+    answers: list[str]
+    entry: dict[str, Any]
 
 
 def evaluate(
@@ -24,54 +74,133 @@ def evaluate(
     *,
     reference: str | None = None,
     limit: int | None = None,
-    on_event: Callable[[Stage], None] | None = None,
+    answer_rows: int | None = 0,
+    task_names: Sequence[str] = (),
+    download: bool = False,
+    run_code: bool = False,
+    by_layer: bool = False,
+    on_event: Tell | None = None,
 ) -> dict[str, Any]:
     """The document of `zen eval --json`, the base first; loss = mean nats per supervised token, nothing truncated.
 
-    retention = 100 * (base - profile) / (base - reference), null without a reference. `limit`: only the first rows.
+    retention = 100 * (base - profile) / (base - reference), kl and agreement are against the reference: null without one.
+    `limit`: only the first rows, and documents of each task. `answer_rows`: greedy answers to compare with the reference's;
+    None: a few, where there is a reference, a conversation and sacrebleu.
+    `by_layer`: `layer_errors` of every profile. `download` lets tasks fetch their data, `run_code` run what a model writes.
     """
     tell = on_event or (lambda event: None)
-    if limit is not None and limit < 1:
-        raise ConfigError("bad limit", field="limit", expected="at least 1", found=limit)
+    if answer_rows is None and (reference is None or not answers.have_scores()):
+        answer_rows = 0
+    _check(limit, answer_rows, by_layer, reference, profiles)
     headers = {name: manager.store.header(name) for name in profiles}
     examples = load_files([data])[:limit]
-    base = manager.base
+    table = tasks.load_tasks(task_names, download=download, run_code=run_code) if task_names else None
+    prompts = [] if answer_rows == 0 else answers.choose_prompts(examples, answer_rows)
+    folder = pull(manager.model_name, lambda text, done, total: tell(Stage(text, done, total or 0)))
     for name, header in headers.items():
-        base.check(header.base, name)
-    rows = tokenize(examples, base.tokenizer, base.context_length)
-    with manager.using(None):
-        base_loss = mean_of(manager.model, rows, "base", tell)
-    reference_loss = None
-    if reference is not None:
-        tuned = load_model(pull(reference))
-        reference_loss = mean_of(tuned, rows, "reference", tell).nats
-        del tuned
-        gc.collect()
-    results = [_result(None, base_loss.nats, base_loss.nats, reference_loss)]
-    for name in profiles:
-        with manager.using(name):
-            loss = mean_of(manager.model, rows, name, tell).nats
-        results.append(_result(name, loss, base_loss.nats, reference_loss))
+        check_base(base_info(manager.model_name), header.base, name)
+    tokenizer = load_tokenizer(folder)
+    rows = tokenize(examples, tokenizer, context_length(read_config(folder)))
+    work = _Work(rows, tokenizer, prompts, table, limit, tell)
+    opened = open_reference(manager, reference) if reference is not None else None
+    errors = _layers(manager, opened, profiles, work) if by_layer and opened is not None else {}
+    compared = _ask(opened, manager, work) if opened is not None else None
+    try:
+        results = list(_results(manager, profiles, work, compared, errors))
+    finally:
+        if compared is not None:
+            compared.logits.close()
     return {
         "model": manager.model_name,
         "data": {
             "path": str(data),
             "sha256": data_digest(examples),
             "examples": len(examples),
-            "tokens": base_loss.tokens,
-        },
+            "tokens": sum(row.targets for row in rows),
+        }
+        | ({"answers": len(prompts)} if prompts else {}),
         "results": results,
-        "reference": None
-        if reference_loss is None
-        else {"path": reference, "loss": reference_loss, "perplexity": _perplexity(reference_loss)},
+        "reference": compared.entry if compared is not None else None,
     }
 
 
-def _result(name: str | None, loss: float, base: float, reference: float | None) -> dict[str, Any]:
-    kept = None if name is None or reference is None else retention(base, loss, reference)
-    return {"profile": name, "loss": loss, "perplexity": _perplexity(loss), "retention": kept}
+def _check(
+    limit: int | None, answer_rows: int | None, by_layer: bool, reference: str | None, profiles: Sequence[str]
+) -> None:
+    if limit is not None and limit < 1:
+        raise ConfigError("bad limit", field="limit", expected="at least 1", found=limit)
+    if answer_rows is not None and answer_rows < 0:
+        raise ConfigError("bad number of answers", field="answers", expected="0 or more", found=answer_rows)
+    if reference is None and (answer_rows or by_layer):
+        raise ConfigError(
+            "there is nothing to compare with",
+            field="answers" if answer_rows else "heatmap",
+            hint="--reference names the fine-tune",
+        )
+    if by_layer and not profiles:
+        raise ConfigError("a heat map is of a profile", field="heatmap", hint="-p NAME names one")
+    if answer_rows:
+        answers.need_scores()
 
 
-def _perplexity(loss: float) -> float:
-    """e^loss, capped where a float ends."""
-    return math.exp(min(loss, 709.0))
+def _layers(
+    manager: ZenPersonalizationManager, reference: Reference, profiles: Sequence[str], work: _Work
+) -> dict[str, dict[str, float]]:
+    whole = {name: manager.store.load(name) for name in profiles}
+    return layer_errors(reference, manager.model_name, whole, work.progress("layers"))
+
+
+def _ask(reference: Reference, manager: ZenPersonalizationManager, work: _Work) -> _Compared:
+    """Everything that is wanted of the reference; where its logits are on disk, it is out of memory afterwards."""
+    model = reference.load(manager.model_name)
+    base_bytes = sum(file.stat().st_size for file in pull(manager.model_name).glob("*.safetensors"))
+    said = work.answers(model, "reference")
+    scores = work.tasks(model, "reference")
+    logits, measured = keep_logits(model, work.rows, base_bytes, work.progress("reference"))
+    del model
+    gc.collect()
+    mx.clear_cache()
+    entry = {
+        "path": reference.path,
+        "kind": reference.kind,
+        "loss": measured.nats,
+        "perplexity": measured.perplexity,
+        "accuracy": measured.accuracy,
+    }
+    return _Compared(logits, measured, said, entry | scores)
+
+
+def _results(
+    manager: ZenPersonalizationManager,
+    profiles: Sequence[str],
+    work: _Work,
+    compared: _Compared | None,
+    errors: dict[str, dict[str, float]],
+) -> Iterable[dict[str, Any]]:
+    base = 0.0
+    for name in (None, *profiles):
+        with manager.using(name):
+            shown = name or "base"
+            found = measure(manager.model, work.rows, compared.logits if compared else None, work.progress(shown))
+            base = found.nats if name is None else base
+            yield {
+                "profile": name,
+                "loss": found.nats,
+                "perplexity": found.perplexity,
+                "retention": None
+                if name is None or compared is None
+                else retention(base, found.nats, compared.measured.nats),
+                "accuracy": found.accuracy,
+                "kl": found.kl,
+                "agreement": found.agreement,
+                **_scores(work.answers(manager.model, shown) if compared else [], compared),
+                **work.tasks(manager.model, shown),
+                **({"layer_error": errors[name]} if name in errors else {}),
+            }
+
+
+def _scores(said: list[str], compared: _Compared | None) -> dict[str, float | None]:
+    if not said or compared is None:
+        return {"bleu": None, "chrf": None}
+    bleu, chrf = answers.score(said, compared.answers)
+    return {"bleu": bleu, "chrf": chrf}
