@@ -18,7 +18,7 @@ from .data.importers.scrub import scrub_example
 from .engine.generate import Decoding, Sampling, context_length, has_template, render
 
 PROMPTS = 3
-TOKENS = 24  # enough to hear a voice; 3 prompts x 24 tokens x 2 take about ten seconds on two CPU cores
+TOKENS = 24  # enough to hear a voice
 PROMPT_TOKENS = 256  # a longer prompt would cost more than it shows
 _TEXT_CHARS = 80  # of a text, as a prompt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,9 @@ from ._options import AsJson
 if TYPE_CHECKING:
     from ..codec.parts import Part
     from ..format.spec import Facts, Profile
+
+
+_WHO = {"base": "base", "profile": "profile", "reference": "full fine-tune"}
 
 
 def inspect(
@@ -89,10 +93,30 @@ def print_facts(facts: Facts) -> None:
         ("smaller by", f"{_view.number(facts.ratio_fp32, 1)}x than f32, {_view.number(facts.ratio_fp16, 1)}x than f16"),
         ("sha256", facts.sha256),
     ]
-    lines += [(key, _metric(value)) for key, value in sorted(facts.metrics.items()) if value is not None]
+    proof = {f"{who}_{what}" for who in _WHO for what in ("loss", "perplexity", "agreement")}
+    rest = sorted(facts.metrics.items())
+    lines += [(key, _metric(value)) for key, value in rest if value is not None and key not in proof]
     for label, value in lines:
         if value not in (None, ""):
             _view.say(f"  {_view.printable(str(label)):<18}{_view.printable(str(value))}")
+    _print_proof(facts.metrics)
+
+
+def _print_proof(metrics: dict[str, Any]) -> None:
+    """Held-out loss, perplexity and token agreement of the base, the profile and the fine-tune, where they were measured."""
+    losses = {who: metrics.get(f"{who}_loss") for who in _WHO}
+    if not any(isinstance(loss, (int, float)) for loss in losses.values()):
+        return
+    heads = ("loss", "perplexity", "token agreement")
+    listing = _view.table("on held-out rows", *heads, right=heads)
+    for who, label in _WHO.items():
+        loss, agreement = losses[who], metrics.get(f"{who}_agreement")
+        if not isinstance(loss, (int, float)):
+            continue
+        perplexity = math.exp(min(loss, 709.0))
+        shown = f"{100 * agreement:.1f} %" if isinstance(agreement, (int, float)) else "-"
+        listing.add_row(label, _view.number(loss), f"{perplexity:.1f}", shown)
+    _view.show(listing)
 
 
 def print_profile(profile: Profile) -> None:

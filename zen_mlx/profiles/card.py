@@ -25,6 +25,8 @@ _METRICS = (
     ("base_loss", "loss of the base, nats per token"),
     ("profile_loss", "loss with the profile"),
     ("reference_loss", "loss of the full fine-tune"),
+    ("base_agreement", "tokens that are the base's first choice, share"),
+    ("profile_agreement", "tokens that are the first choice with the profile, share"),
     ("retention", "kept of the fine-tune's gain, %"),
     ("held_out_rows", "held-out rows it was measured on"),
     ("held_out_tokens", "held-out tokens"),

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import fsio
 
-_SMOOTH = 0.9  # share of the old value in the line that is drawn over the points
+_SMOOTH = 0.9
 _LOSS, _HELD, _BASE, _SHARE = "#2563eb", "#b45309", "#6b7280", "#d1d5db"
 
 
@@ -57,7 +57,10 @@ def plot_run(entries: list[dict[str, Any]], path: Path, title: str, base: float 
 
 
 def _running(losses: list[float]) -> list[float]:
+    """The running mean, each loss weighing _SMOOTH as much as the one after it."""
     out: list[float] = []
+    total = weight = 0.0
     for loss in losses:
-        out.append(loss if not out else _SMOOTH * out[-1] + (1 - _SMOOTH) * loss)
+        total, weight = _SMOOTH * total + loss, _SMOOTH * weight + 1
+        out.append(total / weight)
     return out
