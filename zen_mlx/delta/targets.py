@@ -115,6 +115,11 @@ def can_grow(name: str, module: nn.Module, key: str) -> bool:
     return key == "weight" and isinstance(module, kinds) and "bias" not in module and not _inside(name)
 
 
+def is_head(name: str, module: nn.Module) -> bool:
+    """Whether `name` is of a linear layer outside the numbered ones."""
+    return base_class(module) in LINEAR and not _inside(name)
+
+
 def is_beside(module: nn.Module, key: str) -> bool:
     """Whether the delta of `module[key]`, no target, is computed beside it: a packed head or router."""
     return key == "weight" and is_quantized(module) and base_class(module) in LINEAR

@@ -97,7 +97,7 @@ def _check_shapes(pieces: list[Placed], entries: list[Entry], parameter: Paramet
             fits = found[1:] == expected[1:] and len(found) == len(expected)
             spans = range(one.start, one.start + found[0])
         else:
-            grown = isinstance(entry, Whole) and _grows(one.parameter, parameter) and len(found) == 2
+            grown = isinstance(entry, Whole) and parameter.grows and len(found) == 2
             fits = found == expected or (grown and found[1:] == expected[1:] and found[0] > expected[0])
             spans = range(parameter.shape[0] if parameter.shape else 1)
         if not fits:
@@ -107,10 +107,6 @@ def _check_shapes(pieces: list[Placed], entries: list[Entry], parameter: Paramet
         if not taken.isdisjoint(spans):
             raise TargetError("two deltas for one parameter", field=describe(one), expected="one", found="more")
         taken.update(spans)
-
-
-def _grows(name: str, parameter: Parameter) -> bool:
-    return not parameter.quantized and (parameter.embedding or name.endswith("lm_head.weight"))
 
 
 def _low_rank(pieces: list[Placed], pairs: list[Lora], shape: tuple[int, ...]) -> DeltaTensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.nn as nn
 
-from ..delta.targets import array_shape, arrays, is_quantized
+from ..delta.targets import array_shape, arrays, can_grow, is_head, is_quantized
 from ..errors import TargetError
 from ..format.foreign.spec import Entry
 from .slices import rows_of, take_rows
@@ -23,12 +23,13 @@ _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_pro
 
 @dataclass(frozen=True)
 class Parameter:
-    """What the importer asks of a parameter. tied: it is the embedding, and the head too."""
+    """What the importer asks of a parameter. tied: it is the embedding, and the head too. grows: may get more rows."""
 
     shape: tuple[int, ...]
     embedding: bool
     tied: bool
     quantized: bool
+    grows: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,13 @@ class Placed:
 def parameters(model: nn.Module) -> dict[str, Parameter]:
     """Every parameter of the base by name."""
     found = list(arrays(model))
-    head = any(name.endswith("lm_head.weight") for name, *_ in found)
+    head = any(is_head(name, module) for name, module, *_ in found)
     out = {}
     for name, module, key, _ in found:
         embedding = isinstance(module, (nn.Embedding, nn.QuantizedEmbedding)) and key == "weight"
         quantized = key == "weight" and is_quantized(module)
-        out[name] = Parameter(array_shape(module, key), embedding, embedding and not head, quantized)
+        grows = can_grow(name, module, key)
+        out[name] = Parameter(array_shape(module, key), embedding, embedding and not head, quantized, grows)
     return out
 
 
