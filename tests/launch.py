@@ -19,7 +19,7 @@ def launch_command(command: list[str], ranks: int = 2) -> list[str]:
     return [str(LAUNCHER), "-n", str(ranks), "--backend", "ring", "-p", port, sys.executable, *command]
 
 
-def launched(command: list[str], ranks: int = 2, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+def launched(command: list[str], ranks: int = 2, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run it to its end. stdin is a file that never ends a read early: the launcher hands it on to every rank."""
     return subprocess.run(
         launch_command(command, ranks),

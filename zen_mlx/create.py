@@ -23,7 +23,7 @@ from .data.examples import (
 from .data.loss import Loss
 from .data.tokens import crop, tokenize
 from .delta.attach import detach, model_count, target_count
-from .errors import DataError, InputError
+from .errors import DataError, InputError, TrainingError
 from .format.spec import Profile
 from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile_info
 from .names import log_path, plot_path, run_dir
@@ -157,7 +157,8 @@ def train_profile(
         log.write("done", step=result.step, **report.metrics)
         report = _keep_records(store, name, log, report, f"{name}: {options.method}, {result.steps} steps", records)
         checkpoint.remove(folder)
-        team.lead(report.to_dict())
+        with contextlib.suppress(TrainingError):  # a rank that is gone takes nothing from what is saved
+            team.lead(report.to_dict())
     return report
 
 
