@@ -14,7 +14,7 @@ from ..data.loss import EVAL_TOKENS, chunk_labels
 from ..data.tokens import TokenRow, crop
 from ..delta.siblings import FAMILIES
 from ..delta.targets import is_quantized, target_layers, targets
-from ..errors import MemoryLimitError
+from ..errors import ConfigError, MemoryLimitError
 from ..memory import Batch, ModelShape, Plan, Training, plan
 from ..memory.machine import CACHE_BYTES
 from .options import TrainOptions, road_of
@@ -156,7 +156,10 @@ def _fits(
     limit_bytes: int,
     shape: ModelShape,
 ) -> bool:
-    return needs(model, rows, held, options, shape).total_bytes <= limit_bytes
+    try:
+        return needs(model, rows, held, options, shape).total_bytes <= limit_bytes
+    except ConfigError:  # this road has too few bits for so small a base
+        return False
 
 
 def _steps(rows: list[TokenRow], options: TrainOptions) -> Iterator[list[TokenRow]]:

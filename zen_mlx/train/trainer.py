@@ -19,6 +19,7 @@ from ..data.batches import batch_rows
 from ..data.loss import mean_loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, DataError, StorageError, TrainingError
+from ..memory import bounded_cache
 from . import checkpoint
 from .distributed import Team
 from .events import Evaluated, Noted, Saved, StepReport
@@ -79,6 +80,7 @@ def train(
     with (
         overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers,
         stop_signals() as stopped,
+        bounded_cache(),
     ):
         if state is None:
             state = RunState(trained_arrays(layers))
