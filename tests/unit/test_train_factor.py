@@ -130,7 +130,7 @@ def test_options_of_the_roads(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="more bits") as caught:
         road_of(TrainOptions(bits_per_weight=0.5), model)
     assert "--method factor" in (caught.value.hint or "")
-    assert isinstance(road_of(TrainOptions(bits_per_weight=1.1), model), Sign)
+    assert isinstance(road_of(TrainOptions(bits_per_weight=2.1), model), Sign)
     assert isinstance(road_of(TrainOptions(method="factor", bits_per_weight=4), model), Factor)
 
 
@@ -190,3 +190,16 @@ def test_through_the_manager_and_resumed(tiny_model: Path) -> None:
         assert np.array_equal(
             decode_all(tensor.parts, tensor.shape), decode_all(resumed.tensors[name].parts, tensor.shape)
         )
+
+
+@pytest.mark.parametrize(("bits", "count"), [(None, 1), (1.4, 1), (3.0, 2), (4.0, 3)])
+def test_as_many_planes_as_fit(bits: float | None, count: int) -> None:
+    shapes = {f"layers.{i}.w.weight": (256, 256) for i in range(4)}
+    assert Sign(BitDeltaConfig(), 0, bits, shapes).planes == count
+
+
+def test_a_file_of_planes_keeps_to_its_size(tiny_model: Path) -> None:
+    manager = ZenPersonalizationManager(str(tiny_model))
+    report = manager.create_profile("two", ["some words to learn", "and some more"], steps=2, bits_per_weight=4.0)
+    assert report.bits_per_weight <= 4.0
+    assert {len(tensor.parts) for tensor in read(report.path).tensors.values()} == {2}

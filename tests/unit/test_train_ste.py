@@ -171,3 +171,35 @@ def test_a_row_far_below_its_layer_s_mean_is_stored_as_zero() -> None:
     assert kept[0.0][3].all()
     assert not kept[0.001][3].any()
     assert kept[0.001][[0, 1, 2, 4, 5, 6, 7]].all()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_planes_code_what_is_left_over(count: int, block: int | None) -> None:
+    base, at = nn.Linear(40, 6, bias=False), Share()
+    layer = latent_layer(base, (6, 40), block, at, count)
+    d, x, upstream = random(6, 40), random(7, 40), random(7, 6)
+    layer.latent = mx.array(d)
+    total, rest = np.zeros_like(d), d.copy()
+    for _ in range(count):
+        plane = numpy_scale(rest, block) * np.where(rest >= 0, 1, -1)
+        total, rest = total + plane, rest - plane
+    for share in (0.0, 0.5, 1.0):
+        at.value = share
+        weight = np.array(base.weight) + (1 - share) * d + share * total
+        np.testing.assert_allclose(np.array(layer(mx.array(x))), x @ weight.T, rtol=1e-4, atol=1e-4)
+
+    def loss(latent: mx.array) -> mx.array:
+        layer.latent = latent
+        return (layer(mx.array(x)) * mx.array(upstream)).sum()
+
+    np.testing.assert_allclose(np.array(mx.grad(loss)(mx.array(d))), upstream.T @ x, rtol=1e-4, atol=1e-4)
+    config = BitDeltaConfig(use_per_channel_scale=block is None, block_size=block or 128, sparsity_penalty=0.0)
+    stored = encode_latents({"w": mx.array(d)}, config, count)["w"]
+    assert len(stored.parts) == count
+    np.testing.assert_allclose(decode_all(stored.parts, d.shape), total, atol=2e-3 * np.abs(total).max())
+    one = encode_latents({"w": mx.array(d)}, config)["w"]
+    assert (
+        np.square(decode_all(stored.parts, d.shape) - d).sum()
+        < 0.6 * np.square(decode_all(one.parts, d.shape) - d).sum()
+    )

@@ -40,7 +40,9 @@ def fit_weighted(
     for index in range(len(flat_bits)):
         signs = unpack_signs(flat_bits[index], k)
         first = [array[index] for array in flat_start]
-        made.append(_fit(np.asarray(flat[index], np.float32), signs, np.asarray(moment, np.float32), scale, block, first))
+        made.append(
+            _fit(np.asarray(flat[index], np.float32), signs, np.asarray(moment, np.float32), scale, block, first)
+        )
     return tuple(
         np.stack(arrays).reshape(given.shape) for arrays, given in zip(zip(*made, strict=True), start, strict=True)
     )

@@ -11,13 +11,13 @@ from ..codec.pack import pack_signs
 from ..codec.parts import SignPart, encode_sign
 from ..config import BitDeltaConfig
 from ..format.spec import DeltaTensor
-from .ste import block_scales, row_col_scales
+from .ste import block_scales, rests, row_col_scales
 
 F16_LEAST, F16_MOST = 2.0**-17, 65504.0  # largest scales outside this range lose their digits, or overflow, in f16
 
 
-def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> dict[str, DeltaTensor]:
-    """Every latent [.., N, K] that is not all zero as one sign part; f16 scales (f32 where f16 cannot hold them).
+def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig, planes: int = 1) -> dict[str, DeltaTensor]:
+    """Every latent [.., N, K] that is not all zero as `planes` sign parts; f16 scales (f32 where f16 cannot hold them).
 
     A straight-through run stores the scales of `ste.scales`, so the file is what the last step computed; a
     full-precision run fits them in closed form (`codec.scales`). A row (or block) whose scale is below
@@ -28,19 +28,20 @@ def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig) -> d
     for name, latent in latents.items():
         if not mx.any(latent != 0).item():
             continue
-        values = np.array(latent)
         if config.straight_through:
-            scales = (block_scales(latent, block),) if block else _balanced(*row_col_scales(latent))
-            part = SignPart(
-                "block" if block else "rowcol",
-                block,
-                pack_signs(values),
-                _stored(*(np.array(scale) for scale in scales)),
-            )
+            parts = [_plane(rest, block) for rest in rests(latent, block, planes)]
         else:
-            part = encode_sign(values, "block" if block else "rowcol", block)[0]
-        out[name] = DeltaTensor(values.shape, (_sparse(part, config.sparsity_penalty),))
+            parts = encode_sign(np.array(latent), "block" if block else "rowcol", block, planes)
+        stored = (_sparse(part, config.sparsity_penalty) for part in parts)
+        out[name] = DeltaTensor(tuple(latent.shape), tuple(stored))
     return out
+
+
+def _plane(rest: mx.array, block: int | None) -> SignPart:
+    """The signs of `rest`, under the scales that the last step trained with."""
+    scales = (block_scales(rest, block),) if block else _balanced(*row_col_scales(rest))
+    stored = _stored(*(np.array(scale) for scale in scales))
+    return SignPart("block" if block else "rowcol", block, pack_signs(np.array(rest)), stored)
 
 
 def _balanced(row: mx.array, col: mx.array) -> tuple[mx.array, mx.array]:

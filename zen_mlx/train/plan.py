@@ -1,15 +1,17 @@
-"""8 * file bytes <= B * target elements: the ranks that a number of bits per weight pays for."""
+"""8 * file bytes <= B * target elements: the ranks, or the planes, that a number of bits per weight pays for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
+from typing import Any
 
 from ..errors import ConfigError
 from ..format.layout import segments
 from ..format.spec import TENSOR_ALIGN, align, split_name
 
 BITS = 4
+MOST_PLANES = 4
 HEADER_BYTES = 4096
 """What a header says beside its tensors: facts, metrics, layouts."""
 _ENTRY_BYTES = 36
@@ -63,3 +65,29 @@ def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float) -> dict
         if extra <= left:
             found[name], left = more[name], left - extra
     return found
+
+
+def planes(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, block: int | None) -> int:
+    """How many sign planes a weight fit, at most 4. ConfigError where not one does."""
+    weights = sum(prod(shape) for shape in shapes.values())
+    entry: dict[str, Any] = {"kind": "sign", "scale": "rowcol", "dtype": "f16"}
+    if block is not None:
+        entry |= {"scale": "block", "block": block}
+
+    def bits(count: int) -> float:
+        total = header_bytes(list(shapes))
+        for shape in shapes.values():
+            *_, last = segments([entry] * count, shape, None)
+            total += align(last.offset + last.nbytes, TENSOR_ALIGN)
+        return 8 * total / weights
+
+    fitting = [count for count in range(1, MOST_PLANES + 1) if bits(count) <= bits_per_weight]
+    if not fitting:
+        raise ConfigError(
+            "one sign a weight takes more bits",
+            field="bits_per_weight",
+            expected=f"at least {bits(1):.3f}",
+            found=bits_per_weight,
+            hint="--method factor reaches any number",
+        )
+    return fitting[-1]

@@ -9,17 +9,15 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import BitDeltaConfig
-from ..errors import ConfigError
 from ..format.spec import DeltaTensor
 from .encode import encode_latents
 from .factor import encode_factors, factor_layer
 from .overlay import Overlay, Share
-from .plan import BITS, ranks
+from .plan import BITS, planes, ranks
 from .schedule import Schedule
 from .ste import latent_layer
 
 Shapes = Mapping[str, tuple[int, ...]]
-LEAST_SIGN_BITS = 1.05
 
 
 class Road(Protocol):
@@ -41,20 +39,17 @@ class Road(Protocol):
 
 
 class Sign:
-    """A latent of every weight's size, one bit of it at the end (`ste`). The rate's reference is 5e-4, times 0.1."""
+    """A latent of every weight's size, one bit a plane of it at the end (`ste`); as many planes as fit, at most 4.
+
+    Without a bound, one. The rate's reference is 5e-4, times 0.1.
+    """
 
     reference_rate = 5e-4
 
     def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
-        if bits_per_weight is not None and bits_per_weight < LEAST_SIGN_BITS:
-            raise ConfigError(
-                "one sign a weight takes more bits",
-                field="bits_per_weight",
-                expected=f"at least {LEAST_SIGN_BITS}",
-                found=bits_per_weight,
-                hint="--method factor reaches any number",
-            )
         self._config = config
+        self._block = None if config.use_per_channel_scale else config.block_size
+        self.planes = 1 if bits_per_weight is None else planes(shapes, bits_per_weight, self._block)
 
     def schedule(self, steps: int) -> Schedule:
         config = self._config
@@ -62,11 +57,10 @@ class Sign:
         return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, ramp)
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
-        block = None if self._config.use_per_channel_scale else self._config.block_size
-        return latent_layer(base, shape, block, share)
+        return latent_layer(base, shape, self._block, share, self.planes)
 
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
-        return encode_latents(arrays, self._config)
+        return encode_latents(arrays, self._config, self.planes)
 
 
 class Factor:

@@ -6,9 +6,13 @@
 
     row x col:  s[n, k] = row[n] * col[k],  row[n] = mean_k |d[n, k]|,  col[k] = mean_n |d[n, k]| / mean |d|
     block:      s[n, k] = mean of |d[n, .]| over the block of `block_size` columns that holds k
+
+With P planes s sign(d) becomes a sum of P of them, each of what the ones before it leave over.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -44,27 +48,41 @@ def scales(latent: mx.array, block: int | None) -> mx.array:
 
 
 @mx.compile
-def straight_through(latent: mx.array, scale: mx.array, share: mx.array) -> mx.array:
-    """Q(d) = d + lambda (s sign(d) - d) with dQ/dd = 1; `scale` is a constant."""
-    fixed = mx.stop_gradient(latent)
-    signed = mx.where(fixed >= 0, scale, -scale)
-    return latent + share * (signed - fixed)
+def straight_through(latent: mx.array, rest: mx.array, scale: mx.array, share: mx.array) -> mx.array:
+    """Q(d) = d + lambda (s sign(r) - r) with dQ/dd = 1; r, what the last plane codes, and its scale are constants."""
+    return latent + share * (mx.where(rest >= 0, scale, -scale) - rest)
+
+
+@mx.compile
+def _left_over(rest: mx.array, scale: mx.array) -> mx.array:
+    return rest - mx.where(rest >= 0, scale, -scale)
+
+
+def rests(latent: mx.array, block: int | None, planes: int) -> Iterator[mx.array]:
+    """What each of `planes` planes takes the signs and scales of: the latent, then what is left over."""
+    rest = latent
+    for plane in range(planes):
+        yield rest
+        if plane + 1 < planes:
+            rest = _left_over(rest, scales(rest, block))
 
 
 class _Latent(Overlay):
     """What both kinds of latent layer share: the latent and Q."""
 
-    def __init__(self, base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share) -> None:
+    def __init__(
+        self, base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share, planes: int = 1
+    ) -> None:
         super().__init__(base, share)
-        self._block = block
+        self._block, self._planes = block, planes
         self.latent = mx.zeros(shape, mx.float32)
 
     def _delta(self) -> mx.array:
         share = self._share.value
         if share == 0.0:
             return self.latent
-        scale = scales(mx.stop_gradient(self.latent), self._block)
-        return straight_through(self.latent, scale, mx.array(share))
+        *_, rest = rests(mx.stop_gradient(self.latent), self._block, self._planes)
+        return straight_through(self.latent, rest, scales(rest, self._block), mx.array(share))
 
 
 class LatentLinear(_Latent):
@@ -91,7 +109,7 @@ class LatentSwitchLinear(_Latent):
         return self._base[0](x, indices, sorted_indices) + y
 
 
-def latent_layer(base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share) -> _Latent:
+def latent_layer(base: nn.Module, shape: tuple[int, ...], block: int | None, share: Share, planes: int = 1) -> _Latent:
     """The latent layer for a target layer of logical weight `shape`."""
     kind = LatentSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else LatentLinear
-    return kind(base, shape, block, share)
+    return kind(base, shape, block, share, planes)
