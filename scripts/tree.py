@@ -9,13 +9,16 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 OTHERS = {
     "docs/benchmarks.md": "what was measured, with the commands",
+    "docs/compress.md": "how a fine-tune becomes a profile of the size you ask for",
     "docs/data.md": "what data can be trained on, and what is dropped or scrubbed",
+    "docs/evaluation.md": "every measure of zen eval as an equation, and how to read it",
     "docs/format.md": "the .bitdelta file, byte by byte",
     "docs/kernels.md": "the one operation, which kernel computes it, and how that is tested without a GPU",
+    "docs/models.md": "which families of models were run, and what is a target in each",
     "docs/training.md": "the equations of training, and why they are these",
     "docs/how-it-works.svg": "the picture above",
     "cuda_kernels/": "CUDA sources, shipped in the wheel",
-    "examples/": "two public-domain data sets and a ready-made profile",
+    "examples/": "four data sets written by people, and a ready-made profile",
     "metal_kernels/": "Metal sources, shipped in the wheel",
     "scripts/quickstart": "install and run the demo",
     "scripts/test": "every check",

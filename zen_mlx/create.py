@@ -32,6 +32,7 @@ from .train import checkpoint
 from .train.distributed import team as find_team
 from .train.events import Noted
 from .train.log import LOG, RunLog, read
+from .train.options import settled
 from .train.plot import plot_run
 from .train.trainer import TrainOptions, check_run, road_of, train
 
@@ -89,6 +90,7 @@ def train_profile(
         options = fit(examples, held, options) if fit is not None else options
         at = base()
         detach(at.model)
+        options = settled(options, at.model)
         rows, cut = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
         if not rows:
             raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
@@ -111,7 +113,7 @@ def train_profile(
             state = checkpoint.load(folder, lambda text: tell(Noted(text)))
         else:
             checkpoint.remove(folder)
-            facts = {**wanted, "info": profile_info(name, now(), options.method)}
+            facts = {**wanted, "info": profile_info(name, now(), str(options.method))}
             checkpoint.begin(folder, facts)
         done = state.step if state is not None else 0
         log = RunLog(folder / LOG, done)

@@ -31,7 +31,6 @@ from .profiles.merge import merge_exact, requantize
 from .profiles.resident import ResidentProfiles
 from .profiles.store import ProfileStore
 from .train.fit import fit_run
-from .train.gradients import MICRO_TOKENS
 from .train.needs import Fitted
 from .train.trainer import TrainOptions
 
@@ -132,24 +131,12 @@ class ZenPersonalizationManager:
         me: str | Sequence[str] | None = None,
         columns: str | Mapping[str, str] | None = None,
         keep_contacts: bool = False,
-        epochs: float = 2.0,
-        steps: int | None = None,
-        batch_size: int = 16,
-        accumulate: int = 1,
-        max_length: int = 1024,
-        seed: int = 0,
-        method: str = "sign",
-        bits_per_weight: float | None = None,
-        eval_every: int | None = None,
-        patience: int | None = None,
-        checkpoint_s: float = 300.0,
-        micro_tokens: int = MICRO_TOKENS,
-        grad_checkpoint: bool | None = None,
         memory_limit: int | None = None,
         resume: bool = False,
         replace: bool = False,
         records: bool = True,
         on_event: OnEvent | None = None,
+        **options: Any,
     ) -> CreateReport:
         """Train profile `name` from strings, rows or paths (`data.examples.load_examples`), measure and save it.
 
@@ -158,28 +145,12 @@ class ZenPersonalizationManager:
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
         `create.Prepared`, `made.Stage` and what `train.events` has. SIGINT saves the run and raises
-        `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. The options of the loop are
-        those of `train.options.TrainOptions`. `records`: a plot of the losses and a few answers before and after, beside
-        the log; they stay in `home`. `method`: "sign" (one bit a weight) or "factor"
-        (low rank, for which `bits_per_weight` bounds the whole file). `memory_limit`: bytes that the run may take
+        `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. `options`: the fields of
+        `train.options.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
+        answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may take
         (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
         """
-        options = TrainOptions(
-            epochs=epochs,
-            steps=steps,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            max_length=max_length,
-            seed=seed,
-            method=method,
-            bits_per_weight=bits_per_weight,
-            config=self.config,
-            eval_every=eval_every,
-            patience=patience,
-            checkpoint_s=checkpoint_s,
-            micro_tokens=micro_tokens,
-            grad_checkpoint=grad_checkpoint,
-        )
+        chosen = TrainOptions(config=self.config, **options)
 
         def fit(examples: list[Example], held: list[Example], options: TrainOptions) -> TrainOptions:
             fitted = fit_run(self.model_name, examples, held, options, memory_limit, self._on_pull)
@@ -194,9 +165,9 @@ class ZenPersonalizationManager:
                 lambda: self.base,
                 name,
                 data,
-                options,
+                chosen,
                 valid=valid,
-                imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * max_length),
+                imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length),
                 fit=fit,
                 resume=resume,
                 replace=replace,

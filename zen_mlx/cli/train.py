@@ -17,9 +17,12 @@ def train(
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
     method: Annotated[
-        Literal["sign", "factor"],
-        typer.Option(help="sign: one bit per weight, trained straight-through; factor: low rank, any size of file."),
-    ] = "sign",
+        Literal["sign", "factor"] | None,
+        typer.Option(
+            help="sign: one bit per weight, trained straight-through; factor: low rank, any size of file.",
+            show_default="sign; factor for bases of 4B parameters and more",
+        ),
+    ] = None,
     bits_per_weight: Annotated[
         float | None,
         typer.Option(

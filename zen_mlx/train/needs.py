@@ -17,7 +17,7 @@ from ..delta.targets import is_quantized, target_layers, targets
 from ..errors import ConfigError, MemoryLimitError
 from ..memory import Batch, ModelShape, Plan, Training, plan
 from ..memory.machine import CACHE_BYTES
-from .options import TrainOptions, road_of
+from .options import TrainOptions, road_of, settled
 from .overlay import Share, overlaid, trained_arrays
 from .recompute import transformer_layers
 
@@ -60,6 +60,7 @@ def needs(
 ) -> Plan:
     """The plan of the run that `options` make of these rows (cropped to max_length here); nothing is evaluated."""
     shape = shape or model_shape(model)
+    options = settled(options, model)
     rows = crop(rows, options.max_length)[0] or rows[:1]
     batches = {Batch(*size) for step in _steps(rows, options) for size in packed_sizes(step, options.micro_tokens)}
     many = any(len(packed_sizes(step, options.micro_tokens)) > 1 for step in _steps(rows, options))

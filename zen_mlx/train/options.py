@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import mlx.nn as nn
 
 from ..config import BitDeltaConfig
-from ..delta.targets import targets
+from ..delta.targets import model_count, targets
 from ..errors import ConfigError
 from .gradients import MICRO_TOKENS
 from .road import Factor, Road, Sign
 
+FACTOR_FROM = 3_500_000_000  # what is called a 4B model
 ROADS: dict[str, type[Road]] = {"sign": Sign, "factor": Factor}
 
 
@@ -21,7 +22,8 @@ ROADS: dict[str, type[Road]] = {"sign": Sign, "factor": Factor}
 class TrainOptions:
     """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
 
-    method: `sign` or `factor`; bits_per_weight: what the whole file may take, for `factor` (default 0.33).
+    method: `sign` or `factor`; None: `factor` for bases of 4B parameters and more (`settled`).
+    bits_per_weight: what the whole file may take; for `factor` by default 0.33.
     eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
     0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
     checkpoint_s: seconds between checkpoints; it changes nothing that is computed.
@@ -35,7 +37,7 @@ class TrainOptions:
     accumulate: int = 1
     max_length: int = 1024
     seed: int = 0
-    method: str = "sign"
+    method: str | None = None
     bits_per_weight: float | None = None
     config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
     eval_every: int | None = None
@@ -64,7 +66,7 @@ class TrainOptions:
             )
         if not (math.isfinite(self.epochs) and self.epochs > 0):
             raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
-        if self.method not in ROADS:
+        if self.method is not None and self.method not in ROADS:
             raise ConfigError("unknown method", field="method", expected=", ".join(ROADS), found=self.method)
         bits = self.bits_per_weight
         if bits is not None and not (math.isfinite(bits) and 0.02 <= bits <= 4):
@@ -92,6 +94,15 @@ class TrainOptions:
         return {name: value for name, value in asdict(self).items() if name not in ("checkpoint_s", "grad_checkpoint")}
 
 
+def settled(options: TrainOptions, model: nn.Module) -> TrainOptions:
+    """`options` with a method: where none was named, the one whose latents fit beside a base of that size."""
+    if options.method is not None:
+        return options
+    return replace(options, method="factor" if model_count(model) >= FACTOR_FROM else "sign")
+
+
 def road_of(options: TrainOptions, model: nn.Module) -> Road:
     """The road that `options` name, for this model. ConfigError where its bits do not pay for anything."""
-    return ROADS[options.method](options.config, options.seed, options.bits_per_weight, targets(model))
+    return ROADS[settled(options, model).method or "sign"](
+        options.config, options.seed, options.bits_per_weight, targets(model)
+    )

@@ -120,7 +120,7 @@ def trains(part: FactorPart) -> bool:
 class Distilled:
     """The road from stored tensors to better ones of the same layouts; targets that have none stay as the base has them."""
 
-    reference_rate = 2e-3
+    reference_rate = 6e-3
 
     def __init__(self, tensors: Mapping[str, DeltaTensor], config: BitDeltaConfig) -> None:
         self._tensors, self._config = tensors, config
