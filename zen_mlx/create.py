@@ -21,10 +21,10 @@ from .data.examples import (
     split_held_out,
 )
 from .data.loss import Loss
-from .data.tokens import crop, tokenize
+from .data.tokens import TokenRow, crop, tokenize
 from .delta.attach import detach, model_count, target_count
 from .errors import DataError, InputError, TrainingError
-from .format.spec import Profile
+from .format.spec import DeltaTensor, Profile
 from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile_info
 from .names import log_path, plot_path, run_dir
 from .profiles.store import ProfileStore
@@ -34,7 +34,12 @@ from .train.events import Noted
 from .train.log import LOG, RunLog, read
 from .train.options import settled
 from .train.plot import plot_run
-from .train.trainer import TrainOptions, check_run, road_of, train
+from .train.refine import refine
+from .train.road import Sign
+from .train.trainer import TrainOptions, TrainResult, check_run, road_of, train
+
+REFINING = "distill"
+"""Where a run keeps what it distils with."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def train_profile(
             },
             target_count=target_count(at.model),
             model_count=model_count(at.model),
-            tensors=road_of(options, at.model).encode(result.latents),
+            tensors=_stored(at.model, result, rows, options, folder, seen),
         )
         report = measure_and_save(
             store,
@@ -180,6 +185,22 @@ def _claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Ite
                 hint="--resume goes on; --replace starts again",
             )
         yield
+
+
+def _stored(
+    model: Any,
+    result: TrainResult,
+    rows: list[TokenRow],
+    options: TrainOptions,
+    folder: Path,
+    tell: OnEvent,
+) -> dict[str, DeltaTensor]:
+    """What the road stores of its arrays; those of a full-precision run are distilled first."""
+    road = road_of(options, model)
+    steps = options.refine_steps(result.steps)
+    if steps and isinstance(road, Sign):
+        return refine(model, result.latents, road.planes, rows, options, steps, folder / REFINING, tell)
+    return road.encode(result.latents)
 
 
 def _keep_records(

@@ -21,8 +21,11 @@ from zen_mlx.data.tokens import TokenRow
 from zen_mlx.delta.attach import Resident, attach, detach, targets
 from zen_mlx.delta.rate import Choice, encode_choice
 from zen_mlx.engine.babble import babble
+from zen_mlx.format.read import read
 from zen_mlx.format.spec import DeltaTensor, Profile
+from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.train.distill import distill, drawn, options_of
+from zen_mlx.train.events import StepReport
 from zen_mlx.train.moments import Moments, importance
 from zen_mlx.train.overlay import Share, trained_arrays
 from zen_mlx.train.student import Distilled
@@ -269,3 +272,42 @@ def test_babble(tiny_model: Path) -> None:
     assert len(set(rows)) == 20
     assert babble(model, tokenizer, 20, 24, seed=3) == rows
     assert babble(model, tokenizer, 20, 24, seed=4) != rows
+
+
+def test_a_full_precision_run_is_distilled(tiny_model: Path, tmp_path: Path) -> None:
+    """The stored signs come closer to the run's own model than the closed form, and a run broken off there goes on."""
+    words = [f"the {i}th line of {i * 7 % 11} words that are to be learned by heart" for i in range(24)]
+    config = BitDeltaConfig(straight_through=False, learning_rate_scale=10.0)
+
+    def run(home: str, steps: int, **options: Any) -> bytes:
+        manager = ZenPersonalizationManager(str(tiny_model), config=config, home=tmp_path / home)
+        settings: dict[str, Any] = {"steps": 8, "distill_steps": steps, "valid": words[:8], "checkpoint_s": 0.0}
+        report = manager.create_profile("p", words, **settings, **options)
+        losses[home] = report.metrics["profile_loss"]
+        return report.path.read_bytes()
+
+    losses: dict[str, float] = {}
+    run("closed", 0)
+    whole = run("whole", 8)
+    assert losses["whole"] < losses["closed"]
+    seen: list[StepReport] = []
+
+    def break_off(event: Any) -> None:
+        if isinstance(event, StepReport):
+            seen.append(event)
+            if len(seen) == 8 + 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("broken", 8, on_event=break_off)
+    assert (tmp_path / "broken" / "runs" / "p" / "distill").is_dir()
+    again = run("broken", 8, resume=True)
+    assert not (tmp_path / "broken" / "runs" / "p").exists()
+    one, two = (read(path) for path in sorted(tmp_path.glob("*/profiles/p.bitdelta")) if "closed" not in str(path))
+    assert len(again) == len(whole)
+    for name, tensor in one.tensors.items():
+        for part, other in zip(tensor.parts, two.tensors[name].parts, strict=True):
+            assert isinstance(part, SignPart)
+            assert isinstance(other, SignPart)
+            assert np.array_equal(part.bits, other.bits)
+            assert all(np.array_equal(a, b) for a, b in zip(part.scales, other.scales, strict=True))

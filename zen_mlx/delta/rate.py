@@ -13,7 +13,7 @@ takes what is least in loss + lambda * bytes, for the one lambda (the same for a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -200,15 +200,25 @@ def encode_choice(
         parts.append(encode_svd(rest, choice.groups, dtype=dtype, moment=moment))
         if choice.planes:
             rest = rest - decode_all(parts, rest.shape)
-    for left in reversed(range(choice.planes)):
-        (part,) = encode_sign(rest, scale, block, 1, dtype)
-        if moment is not None:
-            part = SignPart(scale, block, part.bits, _weighted(rest, part, moment))
-        parts.append(part)
-        if left:
-            rest = rest - decode(part, rest.shape)
+    parts.extend(sign_parts(rest, choice.planes, moment, scale, block, dtype))
     return tuple(parts)
 
 
-def _weighted(delta: np.ndarray, part: SignPart, moment: np.ndarray) -> tuple[np.ndarray, ...]:
-    return narrowed(fit_weighted(delta, part.bits, moment, part.scale, part.block), part.dtype)
+def sign_parts(
+    delta: np.ndarray,
+    planes: int,
+    moment: np.ndarray | None = None,
+    scale: str = "rowcol",
+    block: int | None = None,
+    dtype: str = "f16",
+) -> Iterator[SignPart]:
+    """`planes` sign planes of delta [E.., N, K], each of what the ones before it leave over; scales weighed by `moment`."""
+    rest = delta
+    for left in reversed(range(planes)):
+        (part,) = encode_sign(rest, scale, block, 1, dtype)
+        if moment is not None:
+            scales = fit_weighted(rest, part.bits, moment, scale, block)
+            part = SignPart(scale, block, part.bits, narrowed(scales, dtype))
+        yield part
+        if left:
+            rest = rest - decode(part, rest.shape)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import mlx.core as mx
 import numpy as np
 
 from ..codec.pack import pack_signs
-from ..codec.parts import SignPart, encode_sign
+from ..codec.parts import SignPart
 from ..config import BitDeltaConfig
+from ..delta.rate import sign_parts
 from ..format.spec import DeltaTensor
 from .ste import block_scales, rests, row_col_scales
 
 F16_LEAST, F16_MOST = 2.0**-17, 65504.0  # largest scales outside this range lose their digits, or overflow, in f16
 
 
-def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig, planes: int = 1) -> dict[str, DeltaTensor]:
+def encode_latents(
+    latents: Mapping[str, mx.array],
+    config: BitDeltaConfig,
+    planes: int = 1,
+    moment_of: Callable[[str], np.ndarray] | None = None,
+) -> dict[str, DeltaTensor]:
     """Every latent [.., N, K] that is not all zero as `planes` sign parts; f16 scales (f32 where f16 cannot hold them).
 
     A straight-through run stores the scales of `ste.scales`, so the file is what the last step computed; a
-    full-precision run fits them in closed form (`codec.scales`). A row (or block) whose scale is below
+    full-precision run fits them in closed form, weighed by `moment_of(name)`, C = E[x x^T], if given.
+    A row (or block) whose scale is below
     `sparsity_penalty` times its layer's mean scale gets scale 0: a sign has no zero.
     """
     block = None if config.use_per_channel_scale else config.block_size
@@ -31,7 +38,9 @@ def encode_latents(latents: Mapping[str, mx.array], config: BitDeltaConfig, plan
         if config.straight_through:
             parts = [_plane(rest, block) for rest in rests(latent, block, planes)]
         else:
-            parts = encode_sign(np.array(latent), "block" if block else "rowcol", block, planes)
+            moment = moment_of(name) if moment_of is not None else None
+            scale = "block" if block else "rowcol"
+            parts = list(sign_parts(np.array(latent), planes, moment, scale, block))
         stored = (_sparse(part, config.sparsity_penalty) for part in parts)
         out[name] = DeltaTensor(tuple(latent.shape), tuple(stored))
     return out

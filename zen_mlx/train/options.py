@@ -26,6 +26,8 @@ class TrainOptions:
     bits_per_weight: what the whole file may take; for `factor` by default 0.33.
     eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
     0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
+    distill_steps: after a full-precision run of signs (`config.straight_through` off), steps of `refine`, at most as many as
+    the run had; 0: the closed form.
     checkpoint_s: seconds between checkpoints; it changes nothing that is computed.
     micro_tokens: padded tokens of one forward and backward; the gradients of a step's are summed. grad_checkpoint: make
     activations anew for the backward pass (`recompute`), for the same numbers; None: only where memory wants it.
@@ -42,6 +44,7 @@ class TrainOptions:
     config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
     eval_every: int | None = None
     patience: int | None = None
+    distill_steps: int = 24
     checkpoint_s: float = 300.0
     micro_tokens: int = MICRO_TOKENS
     grad_checkpoint: bool | None = None
@@ -52,7 +55,7 @@ class TrainOptions:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
         if self.steps is not None and self.steps < 1:
             raise ConfigError("bad steps", field="steps", expected="at least 1", found=self.steps)
-        for name, least in (("eval_every", 0), ("patience", 1)):
+        for name, least in (("eval_every", 0), ("patience", 1), ("distill_steps", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=value)
@@ -84,6 +87,11 @@ class TrainOptions:
     def step_count(self, rows: int) -> int:
         """Steps of the run over `rows` rows."""
         return self.steps or max(1, math.ceil(self.epochs * rows / self.rows_of_step(rows)))
+
+    def refine_steps(self, steps: int) -> int:
+        """Steps of `refine` after a run of `steps`."""
+        full = self.method != "factor" and not self.config.straight_through
+        return min(self.distill_steps, steps) if full else 0
 
     def eval_steps(self, steps: int) -> int:
         """Steps between two looks at the held-out loss in a run of `steps`; 0: none."""
