@@ -52,8 +52,9 @@ def test_the_gradient_passes_straight_through() -> None:
     assert mx.allclose(half, (columns + straight_through(columns, 4, 1.0)) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("kind", ["linear", "quantized", "experts"])
-def test_what_is_stored_is_what_the_layer_computes(kind: str) -> None:
+def test_what_is_stored_is_what_the_layer_computes(kind: str, scaled: bool) -> None:
     mx.random.seed(1)
     groups = ((8, 3), (4, 5), (2, 4))
     shape: tuple[int, ...] = (40, 64)
@@ -63,13 +64,16 @@ def test_what_is_stored_is_what_the_layer_computes(kind: str) -> None:
     elif kind == "experts":
         base, shape = SwitchLinear(64, 40, 3), (3, 40, 64)
     share = Share()
-    layer: Any = factor_layer("w", base, shape, groups, share, 0)
+    layer: Any = factor_layer("w", base, shape, groups, share, 0, scaled)
+    for side in ("u", "v") if scaled else ():
+        layer[side] = 0.05 * mx.random.normal(layer[side].shape)
     arrays = {array_name("w", key): layer[key] for key in layer if isinstance(layer[key], mx.array)}
     assert encode_factors(arrays, {"w": shape}, {"w": groups}) == {}  # U starts at 0: nothing has changed
     for i, (_, rank) in enumerate(groups):
         layer[f"left{i}"] = mx.random.normal((*shape[:-2], rank, 40)) * 1e-6
         arrays[array_name("w", f"left{i}")] = layer[f"left{i}"]
     tensor = encode_factors(arrays, {"w": shape}, {"w": groups})["w"]
+    assert ((tensor.parts[0].u is not None), (tensor.parts[0].v is not None)) == (scaled, scaled)
     delta = mx.array(decode_all(tensor.parts, shape))
     share.value = 1.0
     x = mx.random.normal((5, 1, 64))

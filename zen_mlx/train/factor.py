@@ -25,6 +25,8 @@ from .overlay import Overlay, Share, array_name
 
 # Steps of least squares for a normal column of unit rms.
 STEP = {2: 0.9957, 4: 0.3352, 8: 0.0308}
+GAIN = 20.0
+"""Of scales that are trained as logarithms, so that one rate suits them and the factors."""
 Groups = Sequence[tuple[int, int]]
 
 
@@ -49,9 +51,14 @@ def straight_through(columns: mx.array, bits: int, share: float, ratio: mx.array
 
 
 class _Factors(Overlay):
-    """left0 [E.., g, N] and right0 [E.., g, K] of the first group, left1 and right1 of the second, and so on."""
+    """left0 [E.., g, N] and right0 [E.., g, K] of the first group, left1 and right1 of the second, and so on.
 
-    def __init__(self, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, key: mx.array) -> None:
+    scaled: also u [E.., N] and v [E.., K], trained as logarithms from 0: the delta is diag(e^(G u)) U^T V diag(e^(G v)).
+    """
+
+    def __init__(
+        self, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, key: mx.array, scaled: bool = False
+    ) -> None:
         super().__init__(base, share)
         *lead, n, k = shape
         self._bits = [bits for bits, _ in groups]
@@ -59,14 +66,19 @@ class _Factors(Overlay):
             key, now = mx.random.split(key)
             self[f"right{index}"] = mx.random.normal((*lead, rank, k), key=now) * k**-0.5
             self[f"left{index}"] = mx.zeros((*lead, rank, n))
+        if scaled:
+            self["u"], self["v"] = mx.zeros((*lead, n)), mx.zeros((*lead, k))
 
     def _sides(self, dtype: mx.Dtype) -> list[tuple[mx.array, mx.array]]:
-        """(Q(V), Q(U)) of each group."""
+        """(Q(V) diag(v), Q(U) diag(u)) of each group."""
 
-        def side(name: str, bits: int) -> mx.array:
-            return straight_through(self[name], bits, self._share.value).astype(dtype)
+        def side(name: str, bits: int, scale: str) -> mx.array:
+            columns = straight_through(self[name], bits, self._share.value)
+            if scale in self:
+                columns = columns * mx.exp(GAIN * self[scale])[..., None, :]
+            return columns.astype(dtype)
 
-        return [(side(f"right{i}", bits), side(f"left{i}", bits)) for i, bits in enumerate(self._bits)]
+        return [(side(f"right{i}", bits, "v"), side(f"left{i}", bits, "u")) for i, bits in enumerate(self._bits)]
 
 
 class FactorLinear(_Factors):
@@ -91,11 +103,17 @@ class FactorSwitchLinear(_Factors):
 
 
 def factor_layer(
-    name: str, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, seed: int
+    name: str,
+    base: nn.Module,
+    shape: tuple[int, ...],
+    groups: Groups,
+    share: Share,
+    seed: int,
+    scaled: bool = False,
 ) -> _Factors:
     """The layer for parameter `name`; its start depends on the seed and the name alone."""
     kind = FactorSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else FactorLinear
-    return kind(base, shape, groups, share, mx.random.key(zlib.crc32(f"{seed}/{name}".encode())))
+    return kind(base, shape, groups, share, mx.random.key(zlib.crc32(f"{seed}/{name}".encode())), scaled)
 
 
 def encode_factors(
@@ -112,7 +130,9 @@ def encode_factors(
             for i, (bits, _) in enumerate(groups)
         )
         if any(np.any(group.left.steps) for group in stored):
-            out[name] = DeltaTensor(tuple(shapes[name]), (FactorPart(None, None, stored),))
+            logs = (arrays.get(array_name(name, side)) for side in ("u", "v"))
+            u, v = (None if log is None else np.array(mx.exp(GAIN * log)).astype(np.float16) for log in logs)
+            out[name] = DeltaTensor(tuple(shapes[name]), (FactorPart(u, v, stored),))
     return out
 
 

@@ -18,9 +18,9 @@ _ENTRY_BYTES = 36
 """A row of the table of tensors; each of its strings is counted once."""
 
 
-def factor_bytes(shape: tuple[int, ...], rank: int, bits: int = BITS) -> int:
+def factor_bytes(shape: tuple[int, ...], rank: int, bits: int = BITS, scaled: bool = False) -> int:
     """What a factor part of `rank` columns takes in the payload."""
-    entry = {"kind": "factor", "u": False, "v": False, "dtype": "f16", "groups": [[bits, rank]]}
+    entry = {"kind": "factor", "u": scaled, "v": scaled, "dtype": "f16", "groups": [[bits, rank]]}
     *_, last = segments([entry], shape, None)
     return align(last.offset + last.nbytes, TENSOR_ALIGN)
 
@@ -31,7 +31,7 @@ def header_bytes(names: list[str]) -> int:
     return HEADER_BYTES + _ENTRY_BYTES * len(names) + sum(len(text.encode()) + 3 for text in strings)
 
 
-def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float) -> dict[str, int]:
+def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, scaled: bool = False) -> dict[str, int]:
     """The same rank for every parameter, as high as fits; what is left over gives one more to as many as it can.
 
     A parameter's rank is at most min(N, K). ConfigError where not even rank 1 fits.
@@ -43,7 +43,7 @@ def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float) -> dict
         return {name: min(rank, *shape[-2:]) for name, shape in shapes.items()}
 
     def cost(found: Mapping[str, int]) -> int:
-        return sum(factor_bytes(shapes[name], rank) for name, rank in found.items())
+        return sum(factor_bytes(shapes[name], rank, scaled=scaled) for name, rank in found.items())
 
     if cost(of(1)) > budget:
         least = 8 * (cost(of(1)) + header_bytes(list(shapes))) / weights
@@ -61,7 +61,7 @@ def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float) -> dict
     left = budget - cost(found)
     more = of(low + 1)
     for name in sorted(shapes, key=lambda name: (factor_bytes(shapes[name], 1), name)):
-        extra = factor_bytes(shapes[name], more[name]) - factor_bytes(shapes[name], found[name])
+        extra = cost({name: more[name]}) - cost({name: found[name]})
         if extra <= left:
             found[name], left = more[name], left - extra
     return found

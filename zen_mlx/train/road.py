@@ -69,17 +69,19 @@ class Factor:
     reference_rate = 1e-2
     default_bits = 0.33
 
-    def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
-        self._config, self._seed, self._shapes = config, seed, shapes
+    def __init__(
+        self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes, scaled: bool = False
+    ) -> None:
+        self._config, self._seed, self._shapes, self._scaled = config, seed, shapes, scaled
         wanted = self.default_bits if bits_per_weight is None else bits_per_weight
-        self.plan = {name: ((BITS, rank),) for name, rank in ranks(shapes, wanted).items()}
+        self.plan = {name: ((BITS, rank),) for name, rank in ranks(shapes, wanted, scaled).items()}
 
     def schedule(self, steps: int) -> Schedule:
         config = self._config
         return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, (0.25, 0.25))
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
-        return factor_layer(name, base, shape, self.plan[name], share, self._seed)
+        return factor_layer(name, base, shape, self.plan[name], share, self._seed, self._scaled)
 
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
         return encode_factors(arrays, self._shapes, self.plan)

@@ -25,11 +25,10 @@ from ..delta.operands import operands
 from ..format.spec import DeltaTensor
 from ..kernels.dispatch import Part as Operand
 from ..kernels.dispatch import Sign, add_parts, dense_delta
-from .factor import STEP, stored_group, straight_through
+from .factor import GAIN, STEP, stored_group, straight_through
 from .overlay import Overlay, Share, array_name
 from .schedule import Schedule
 
-GAIN = 20.0
 _SCALES = ("row", "col", "block")
 
 
