@@ -117,7 +117,7 @@ def test_the_report_and_its_events(manager: ZenPersonalizationManager) -> None:
     shown = report.to_dict()
     assert set(shown) == {
         "profile", "path", "file_bytes", "parameter_count", "bits_per_weight", "ratio_fp32", "ratio_fp16", "seconds",
-        "peak_memory_bytes", "metrics",
+        "peak_memory_bytes", "metrics", "log", "plot", "report",
     }  # fmt: skip
     json.dumps(shown, allow_nan=False)
     assert shown["file_bytes"] == report.path.stat().st_size
@@ -136,6 +136,8 @@ def test_the_report_and_its_events(manager: ZenPersonalizationManager) -> None:
     assert {event.name for event in events if isinstance(event, Stage)} == {
         "held-out loss of the base",
         "held-out loss of the profile",
+        "answers of the base",
+        "answers of the profile",
     }
     header = manager.store.header("p")
     assert header.base["model"] == "tiny-llama"

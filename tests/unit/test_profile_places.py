@@ -30,7 +30,7 @@ EXPERTS = {f"{AT}mlp.switch_mlp.{name}.weight": (3, 8, K) for name in ("gate_pro
 
 
 def run(base: dict[str, tuple[int, ...]], entries: dict[str, Entry]) -> dict[str, np.ndarray]:
-    known = {name: Parameter(shape, False, False, False) for name, shape in base.items()}
+    known = {name: Parameter(shape, False, False, False, False) for name, shape in base.items()}
     zero = {name: np.zeros(shape, "<f4") for name, shape in base.items()}
     tensors = adopt(Foreign(Path("x"), "test", entries), known, zero.__getitem__)
     return {name: decode_all(tensor.parts, tensor.shape) for name, tensor in tensors.items()}

@@ -24,7 +24,7 @@ from ..config import BitDeltaConfig
 from ..delta.operands import operands
 from ..format.spec import DeltaTensor
 from ..kernels.dispatch import Part as Operand
-from ..kernels.dispatch import Sign, add_parts, dense_delta
+from ..kernels.dispatch import Sign, add_parts, dense_delta, unpack_signs
 from .factor import GAIN, STEP, stored_group, straight_through
 from .overlay import Overlay, Share, array_name
 from .schedule import Schedule
@@ -42,6 +42,7 @@ class Student(Overlay):
         self._factors: dict[str, int] = {}
         self._ratios: dict[str, mx.array] = {}
         self._fixed: list[Operand] = []
+        self._plain: dict[int, mx.array] = {}
         for index, part in enumerate(parts):
             if isinstance(part, SignPart):
                 sign = operands(part, shape)
@@ -71,6 +72,15 @@ class Student(Overlay):
 
         return [scaled(index, sign) for index, sign in self._signs.items()] + self._fixed
 
+    def _unpacked(self) -> list[int]:
+        """The planes without block scales, whose signs then lie in `_plain` as f32 [N, K]."""
+        planes = [index for index, sign in self._signs.items() if sign.block is None]
+        for index in planes:
+            if index not in self._plain:
+                self._plain[index] = unpack_signs(self._signs[index].packed, self._shape[-1])[0]
+                mx.eval(self._plain[index])
+        return planes
+
     def _sides(self, dtype: mx.Dtype) -> list[tuple[mx.array, mx.array]]:
         return [
             (self._side("right", key, bits).astype(dtype), self._side("left", key, bits).astype(dtype))
@@ -82,16 +92,20 @@ class Student(Overlay):
 
 
 class StudentLinear(Student):
-    """A frozen `nn.Linear` or `nn.QuantizedLinear`; on an f32 weight signs are added before the product, as in `ste`."""
+    """A frozen `nn.Linear` or `nn.QuantizedLinear`.
+
+    On an f32 base, as on the CPU, the signs of a plane lie unpacked, a latent's worth of memory, instead of being unpacked
+    in every forward and backward pass.
+    """
 
     def __call__(self, x: mx.array) -> mx.array:
-        base, parts = self._base[0], self._sign_parts()
-        if parts and type(base) is nn.Linear and base.weight.dtype == mx.float32:
-            y = x @ (base.weight + dense_delta(parts, *self._shape[-2:])[0]).T
-            y = y + base.bias if "bias" in base else y
-        else:
-            y = base(x)
-            y = add_parts(x, parts, y) if parts else y
+        y, parts = self._base[0](x), self._sign_parts()
+        if x.dtype == mx.float32:
+            plain = [part for part in parts if isinstance(part, Sign) and part.block is None]
+            for index, part in zip(self._unpacked(), plain, strict=True):
+                y = y + _product(x, self._plain[index], part.row, part.col)
+            parts = [part for part in parts if not (isinstance(part, Sign) and part.block is None)]
+        y = add_parts(x, parts, y) if parts else y
         for right, left in self._sides(x.dtype):
             y = y + (x @ right.T) @ left
         return y
@@ -109,6 +123,12 @@ class StudentSwitchLinear(Student):
             h = mx.gather_mm(x, right.swapaxes(-1, -2), rhs_indices=indices, sorted_indices=sorted_indices)
             y = y + mx.gather_mm(h, left, rhs_indices=indices, sorted_indices=sorted_indices)
         return y
+
+
+def _product(x: mx.array, signs: mx.array, row: mx.array | None, col: mx.array | None) -> mx.array:
+    """row * (signs @ (col * x)), for scales of one slot."""
+    y = (x if col is None else x * col[0]) @ signs.T
+    return y if row is None else y * row[0]
 
 
 def trains(part: FactorPart) -> bool:
