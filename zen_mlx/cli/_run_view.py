@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..made import CreateReport
 
 _PLAIN_EVERY_S = 15.0
+_STEPS = "steps"
 _SMOOTH = 0.8  # share of the old value in the loss that is shown
 _RECENT = 20  # steps that speed and time left are taken from
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -155,9 +156,9 @@ class _Lines:
 
     def training(self, training: Training, step: int, steps: int) -> None:
         now = time.monotonic()
-        if now - self._at >= _PLAIN_EVERY_S or step == steps:
+        if now - self._at >= _PLAIN_EVERY_S or step == steps or self._stage != _STEPS:
             _view.notice(f"step {step}/{steps}  {training.line()}")
-            self._at = now
+            self._stage, self._at = _STEPS, now
 
 
 def summary(report: CreateReport, held_out_rows: int | None) -> list[tuple[str, str]]:
