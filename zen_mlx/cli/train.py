@@ -42,8 +42,14 @@ def train(
         ),
     ] = None,
     no_straight_through: Annotated[
-        bool, typer.Option("--no-straight-through", help="Train in full precision, take signs and scales at the end.")
+        bool,
+        typer.Option(
+            "--no-straight-through", help="sign: train in full precision, take signs and distil scales at the end."
+        ),
     ] = False,
+    distill_steps: Annotated[
+        int, typer.Option(metavar="N", help="With --no-straight-through: most steps of the scales at the end; 0: none.")
+    ] = 24,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Rows of a batch.")] = 16,
     max_length: Annotated[int, typer.Option(metavar="N", help="Most tokens of a row; longer ones are cut.")] = 1024,
     accumulate: Annotated[int, typer.Option(metavar="N", help="Batches of a step.")] = 1,
@@ -148,6 +154,7 @@ def train(
         "method": method,
         "bits_per_weight": bits_per_weight,
         "eval_every": eval_every,
+        "distill_steps": distill_steps,
         "patience": patience,
         "micro_tokens": micro_tokens,
         "grad_checkpoint": grad_checkpoint,
