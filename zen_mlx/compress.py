@@ -5,26 +5,38 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import fsio
+from .base.info import base_info
+from .base.load import load_tokenizer
 from .base.loaded import Base
 from .base.progress import Progress
+from .base.pull import pull
 from .compression import Compression, CompressOptions
-from .data.examples import Example, import_examples, load_examples
+from .data.examples import Example, data_digest, import_examples, load_examples
 from .data.loss import Loss
-from .data.tokens import TokenRow, tokenize
-from .delta.attach import detach
+from .data.soft import soften
+from .data.tokens import TokenRow, crop, tokenize
+from .delta.attach import Resident, attach, detach
 from .delta.encode import LayerStats
+from .engine.babble import babble
 from .errors import InputError
 from .format.spec import DeltaTensor
-from .made import CreateReport, OnEvent, mean_of, measure_and_save
+from .made import CreateReport, OnEvent, Stage, mean_of, measure_and_save
 from .names import run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
+from .train.distill import distill, drawn, options_of
+from .train.events import Noted
 
 __all__ = ["CompressOptions", "compress_profile"]
+
+BABBLE_TOKENS = 96
 
 
 def compress_profile(
@@ -63,7 +75,7 @@ def compress_profile(
     make = Compression(base_name, base, finetuned, options, tell, on_pull)
     if examples:
         with _run(store, name, resume, replace) as folder:
-            tensors, layers = make.distilled(examples, folder, name)
+            tensors, layers = _distilled(make, examples, folder)
             report = _finish(store, make, name, tensors, layers, held, replace or resume, began)
             checkpoint.remove(folder)
         return report
@@ -85,6 +97,53 @@ def _run(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterato
         if not resume:
             checkpoint.remove(folder)
         yield folder
+
+
+def _distilled(
+    make: Compression, examples: list[Example], folder: Path
+) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
+    """The closed form, and then scales and factors trained on what the fine-tune says about `examples`."""
+    options, tokenizer = make.options, load_tokenizer(pull(make.base_name))
+    wanted = {
+        "data": data_digest(examples),
+        "weights": base_info(make.base_name).weights,
+        "finetuned": str(make.tuned.folder),
+        "options": asdict(options),
+    }
+    if checkpoint.exists(folder):
+        make.created = checkpoint.check_same(folder, wanted)["created"]
+    else:
+        checkpoint.begin(folder, {**wanted, "created": make.created})
+    rows, _ = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
+    with make.teacher() as teacher:
+        if options.babble:
+            make.tell(Stage("the fine-tune writes texts of its own", 0, 1))
+            rows += babble(teacher, tokenizer, options.babble, BABBLE_TOKENS, options.seed)
+        order = np.random.default_rng(options.seed).permutation(len(rows))
+        rows = [rows[index] for index in order]
+        run = options_of(options.steps, len(rows), options.seed)
+        seen, held = drawn(rows, run)
+        stage = "what the fine-tune says"
+        both = soften(
+            teacher,
+            [*seen, *held],
+            folder,
+            options.labels,
+            lambda done, total: make.tell(Stage(stage, done, total)),
+        )
+    seen, held = both[: len(seen)], both[len(seen) :]
+    model = make.base().model
+    detach(model)
+    tensors, stats = make.closed_form(rows)
+    fixed = {name: tensor for name, tensor in tensors.items() if name not in make.tuned.targets}
+    if fixed:
+        attach(model, Resident.from_profile(make.profile("unfinished", fixed), consume=False))
+    try:
+        state = checkpoint.load(folder, lambda text: make.tell(Noted(text)))
+        trained = distill(model, tensors, seen, held, run, folder=folder, state=state, on_event=make.tell)
+    finally:
+        detach(model)
+    return trained, stats
 
 
 def _finish(

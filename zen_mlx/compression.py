@@ -7,40 +7,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from .base.info import base_info
-from .base.load import load_model, load_tokenizer
+from .base.load import load_model
 from .base.loaded import Base
 from .base.progress import Progress
-from .base.pull import pull
 from .codec.parts import Part
-from .data.examples import Example, data_digest
-from .data.soft import soften
-from .data.tokens import TokenRow, crop, tokenize
+from .data.tokens import TokenRow
 from .delta.attach import Resident, attach, detach
 from .delta.encode import Delta, LayerStats, encode
 from .delta.rate import KINDS, MOST_PLANES, Choice, Spectrum, allocate, encode_choice, layout_of_choice, spectrum
-from .engine.babble import babble
 from .errors import ConfigError, InputError
 from .format.layout import layout_of, row_count
 from .format.spec import DeltaTensor, Profile
 from .format.write import file_bytes
 from .made import OnEvent, Stage, now, profile_info
 from .profiles.tuned import Tuned, open_tuned
-from .train import checkpoint
-from .train.distill import distill, drawn, options_of
 from .train.events import Noted
 from .train.moments import Moments, importance
 
 METRICS_BYTES = 1024
 """What the metrics, which are not known yet when bits are shared out, may add to a header."""
-BABBLE_TOKENS = 96
 
 
 @dataclass(frozen=True)
@@ -102,21 +93,21 @@ class Compression:
         on_pull: Progress | None = None,
     ) -> None:
         self.options, self.tell, self.base = options, tell, base
-        self._names = base_name, finetuned
+        self.base_name, self._finetuned = base_name, finetuned
         self._on_pull = on_pull
-        self._created = now()
+        self.created = now()
         self.tuned = self._open()
         for note in self.tuned.notes:
             tell(Noted(note))
 
     def _open(self) -> Tuned:
-        return open_tuned(self._names[1], self._names[0], self._on_pull)
+        return open_tuned(self._finetuned, self.base_name, self._on_pull)
 
     def profile(self, name: str, tensors: Mapping[str, DeltaTensor]) -> Profile:
         """The profile of `tensors`, without metrics."""
         return Profile(
-            info=profile_info(name, self._created, "compress"),
-            base=self.tuned.header(self._names[0], tensors),
+            info=profile_info(name, self.created, "compress"),
+            base=self.tuned.header(self.base_name, tensors),
             metrics={},
             target_count=self.tuned.target_count,
             model_count=self.tuned.model_count,
@@ -158,7 +149,7 @@ class Compression:
             if model is not None:
                 detach(model)
         if not {**fixed, **made}:
-            finetuned, base_name = self._names[1], self._names[0]
+            finetuned, base_name = self._finetuned, self.base_name
             raise InputError(f"{finetuned} does not differ from {base_name}: nothing to keep", path=self.tuned.folder)
         self._check_size({**fixed, **made})
         return {**fixed, **made}, [*stats, *more]
@@ -250,52 +241,6 @@ class Compression:
                 found=bits,
                 hint="leave out --planes and --scale, and every layer gets what fits",
             )
-
-    def distilled(
-        self, examples: list[Example], folder: Path, name: str
-    ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
-        """The closed form, and then scales and factors trained on what the fine-tune says about `examples`."""
-        options, tokenizer = self.options, load_tokenizer(pull(self._names[0]))
-        wanted = {
-            "data": data_digest(examples),
-            "weights": base_info(self._names[0]).weights,
-            "finetuned": str(self.tuned.folder),
-            "options": asdict(options),
-        }
-        if checkpoint.exists(folder):
-            self._created = checkpoint.check_same(folder, wanted)["created"]
-        else:
-            checkpoint.begin(folder, {**wanted, "created": self._created})
-        rows, _ = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
-        with self.teacher() as teacher:
-            if options.babble:
-                self.tell(Stage("the fine-tune writes texts of its own", 0, 1))
-                rows += babble(teacher, tokenizer, options.babble, BABBLE_TOKENS, options.seed)
-            order = np.random.default_rng(options.seed).permutation(len(rows))
-            rows = [rows[index] for index in order]
-            run = options_of(options.steps, len(rows), options.seed)
-            seen, held = drawn(rows, run)
-            stage = "what the fine-tune says"
-            both = soften(
-                teacher,
-                [*seen, *held],
-                folder,
-                options.labels,
-                lambda done, total: self.tell(Stage(stage, done, total)),
-            )
-        seen, held = both[: len(seen)], both[len(seen) :]
-        model = self.base().model
-        detach(model)
-        tensors, stats = self.closed_form(rows)
-        fixed = {name: tensor for name, tensor in tensors.items() if name not in self.tuned.targets}
-        if fixed:
-            attach(model, Resident.from_profile(self.profile(name, fixed), consume=False))
-        try:
-            state = checkpoint.load(folder, lambda text: self.tell(Noted(text)))
-            trained = distill(model, tensors, seen, held, run, folder=folder, state=state, on_event=self.tell)
-        finally:
-            detach(model)
-        return trained, stats
 
     @contextlib.contextmanager
     def teacher(self) -> Iterator[Any]:
