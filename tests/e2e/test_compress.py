@@ -109,7 +109,9 @@ def test_what_cannot_be_is_refused(
 def test_distilling(tuned: Path, tiny_model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = [tuned, "-m", tiny_model, "--planes", "1", "--valid", data]
     assert run(capsys, "--profile", "plain", *common)[0] == 0
-    code, report = run(capsys, "--profile", "better", *common, "--distill", data, "--steps", 60, "--babble", 4, "--labels", 0)
+    code, report = run(
+        capsys, "--profile", "better", *common, "--distill", data, "--steps", 60, "--babble", 4, "--labels", 0
+    )
     assert code == 0
     assert not run_dir(zen_home(), "better").exists()
     names = [str(profile_path(zen_home(), name)) for name in ("plain", "better")]
