@@ -25,6 +25,7 @@ from zen_mlx.train.factor import encode_factors, factor_layer, step_of, straight
 from zen_mlx.train.overlay import Share, array_name, overlaid, put_arrays
 from zen_mlx.train.plan import BITS, ranks
 from zen_mlx.train.road import Factor, Sign
+from zen_mlx.train.settle import settle
 from zen_mlx.train.trainer import StepReport, TrainOptions, road_of, train
 
 FAST = BitDeltaConfig(learning_rate_scale=1.0)
@@ -68,11 +69,11 @@ def test_what_is_stored_is_what_the_layer_computes(kind: str, scaled: bool) -> N
     for side in ("u", "v") if scaled else ():
         layer[side] = 0.05 * mx.random.normal(layer[side].shape)
     arrays = {array_name("w", key): layer[key] for key in layer if isinstance(layer[key], mx.array)}
-    assert encode_factors(arrays, {"w": shape}, {"w": groups}) == {}  # U starts at 0: nothing has changed
-    for i, (_, rank) in enumerate(groups):
-        layer[f"left{i}"] = mx.random.normal((*shape[:-2], rank, 40)) * 1e-6
-        arrays[array_name("w", f"left{i}")] = layer[f"left{i}"]
-    tensor = encode_factors(arrays, {"w": shape}, {"w": groups})["w"]
+    assert encode_factors(arrays, {"w": shape}) == {}  # U starts at 0: nothing has changed
+    for bits, rank in groups:
+        layer[f"left{bits}"] = mx.random.normal((*shape[:-2], rank, 40)) * 1e-6
+        arrays[array_name("w", f"left{bits}")] = layer[f"left{bits}"]
+    tensor = encode_factors(arrays, {"w": shape})["w"]
     assert ((tensor.parts[0].u is not None), (tensor.parts[0].v is not None)) == (scaled, scaled)
     delta = mx.array(decode_all(tensor.parts, shape))
     share.value = 1.0
@@ -207,3 +208,81 @@ def test_a_file_of_planes_keeps_to_its_size(tiny_model: Path) -> None:
     report = manager.create_profile("two", ["some words to learn", "and some more"], steps=2, bits_per_weight=4.0)
     assert report.bits_per_weight <= 4.0
     assert {len(tensor.parts) for tensor in read(report.path).tensors.values()} == {2}
+
+
+def product(arrays: dict[str, mx.array], name: str) -> np.ndarray:
+    return sum(
+        np.array(arrays[key]).T @ np.array(arrays[key.replace("/left", "/right")])
+        for key in sorted(arrays)
+        if key.startswith(f"{name}/left")
+    )
+
+
+def learned(sizes: dict[str, float]) -> tuple[dict[str, mx.array], dict[str, tuple[int, ...]]]:
+    """Factors of rank 12 of four layers of 128 x 128, each `sizes` large."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for name, size in sizes.items():
+        arrays[f"{name}/left4"] = mx.array((size * rng.standard_normal((12, 128))).astype(np.float32))
+        arrays[f"{name}/right4"] = mx.array(rng.standard_normal((12, 128)).astype(np.float32))
+    return arrays, dict.fromkeys(sizes, (128, 128))
+
+
+def test_bits_go_to_the_layers_that_learned() -> None:
+    arrays, shapes = learned({"m.0.a.weight": 1.0, "m.0.b.weight": 0.2, "m.1.a.weight": 0.01, "m.1.b.weight": 0.0})
+    settled = settle(arrays, shapes, 1.2, False)
+    assert settled is not None
+    spent = dict.fromkeys(shapes, 0)
+    for key, value in settled.items():
+        name, _, side = key.partition("/")
+        if side.startswith("left"):
+            spent[name] += int(side.removeprefix("left")) * value.shape[0]
+    first, second, third, last = spent.values()
+    assert first >= second >= third
+    assert first > third
+    assert last == 0
+    for key, value in settled.items():
+        if "right" in key:
+            np.testing.assert_allclose(np.square(np.array(value)).sum(axis=1), 1, rtol=1e-4)
+
+
+def test_what_is_kept_is_the_largest_part_of_the_product() -> None:
+    arrays, shapes = learned({"m.0.a.weight": 1.0, "m.0.b.weight": 1.0})
+    whole = settle(arrays, shapes, 4.0, False)
+    assert whole is not None
+    np.testing.assert_allclose(product(whole, "m.0.a.weight"), product(arrays, "m.0.a.weight"), atol=1e-3)
+    less = settle(arrays, shapes, 1.2, False)
+    assert less is not None
+    exact = product(arrays, "m.0.a.weight")
+    rank = sum(value.shape[0] for key, value in less.items() if key.startswith("m.0.a.weight/left"))
+    values = np.linalg.svd(exact, compute_uv=False)
+    lost = np.linalg.norm(product(less, "m.0.a.weight") - exact)
+    assert rank < 12
+    assert lost == pytest.approx(np.sqrt((values[rank:] ** 2).sum()), rel=1e-3)
+
+
+def test_experts_share_their_groups_and_scales_stay() -> None:
+    rng = np.random.default_rng(1)
+    left, right = (mx.array(rng.standard_normal((3, 6, 64)).astype(np.float32)) for _ in range(2))
+    u = mx.array(rng.standard_normal((3, 64)).astype(np.float32))
+    arrays = {"w.weight/left4": left, "w.weight/right4": right, "w.weight/u": u, "w.weight/v": u}
+    settled = settle(arrays, {"w.weight": (3, 64, 64)}, 4.0, True)
+    assert settled is not None
+    assert settled["w.weight/u"] is u
+    assert {value.shape[0] for value in settled.values()} == {3}
+
+
+def test_nothing_learned_is_nothing_to_share_out() -> None:
+    arrays, shapes = learned({"m.0.a.weight": 0.0, "m.0.b.weight": 0.0})
+    assert settle(arrays, shapes, 1.0, False) is None
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("bits", [1.5, 2.5, 4.0])
+def test_the_file_of_a_run_fits(steps: int, bits: float, tiny_model: Path) -> None:
+    manager = ZenPersonalizationManager(str(tiny_model), config=FAST)
+    texts = [f"{i} and {i} is {2 * i}" for i in range(8)]
+    report = manager.create_profile(
+        "p", texts, steps=steps, batch_size=4, method="factor", bits_per_weight=bits, valid="none"
+    )
+    assert report.bits_per_weight <= bits

@@ -183,11 +183,17 @@ class Team:
         if self.size == 1:
             return state
         step, progress, has_best = self.lead([state.step, asdict(state.progress), state.best is not None])
-        like = state.latents
-        latents = self.lead_arrays(state.latents, like)
+        latents = like = self.lead_latents(state.latents)
         m, v = (self.lead_arrays(group, like) if step else {} for group in (state.adam.m, state.adam.v))
         best = self.lead_arrays(state.best or {}, like) if has_best else None
         return RunState(latents, AdamState(m, v, step), Progress(**progress), best)
+
+    def lead_latents(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+        """Rank 0's f32 arrays, of whatever names and shapes they are."""
+        if self.size == 1:
+            return arrays
+        shapes = self.lead({name: list(array.shape) for name, array in arrays.items()})
+        return self.lead_arrays(arrays, {name: mx.zeros(shape) for name, shape in shapes.items()})
 
     def check_same(self, facts: Mapping[str, Any]) -> None:
         """ConfigError that names the first of `facts`, JSON values, in which a rank differs from rank 0."""

@@ -10,7 +10,7 @@ factors: nothing of a full weight's size is made. V starts as a LoRA's A, normal
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -50,8 +50,13 @@ def straight_through(columns: mx.array, bits: int, share: float, ratio: mx.array
     return columns + share * ((codes_of(fixed, step, bits) + 0.5) * step - fixed)
 
 
+def group_bits(keys: Iterable[str]) -> list[int]:
+    """The bits of the groups among these names of arrays, most first."""
+    return sorted((int(key.removeprefix("left")) for key in keys if key.startswith("left")), reverse=True)
+
+
 class _Factors(Overlay):
-    """left0 [E.., g, N] and right0 [E.., g, K] of the first group, left1 and right1 of the second, and so on.
+    """left4 [E.., g, N] and right4 [E.., g, K] of the columns in 4 bits, left2 and right2 of those in 2 bits, and so on.
 
     scaled: also u [E.., N] and v [E.., K], trained as logarithms from 0: the delta is diag(e^(G u)) U^T V diag(e^(G v)).
     """
@@ -61,11 +66,10 @@ class _Factors(Overlay):
     ) -> None:
         super().__init__(base, share)
         *lead, n, k = shape
-        self._bits = [bits for bits, _ in groups]
-        for index, (_, rank) in enumerate(groups):
+        for bits, rank in groups:
             key, now = mx.random.split(key)
-            self[f"right{index}"] = mx.random.normal((*lead, rank, k), key=now) * k**-0.5
-            self[f"left{index}"] = mx.zeros((*lead, rank, n))
+            self[f"right{bits}"] = mx.random.normal((*lead, rank, k), key=now) * k**-0.5
+            self[f"left{bits}"] = mx.zeros((*lead, rank, n))
         if scaled:
             self["u"], self["v"] = mx.zeros((*lead, n)), mx.zeros((*lead, k))
 
@@ -78,7 +82,8 @@ class _Factors(Overlay):
                 columns = columns * mx.exp(GAIN * self[scale])[..., None, :]
             return columns.astype(dtype)
 
-        return [(side(f"right{i}", bits, "v"), side(f"left{i}", bits, "u")) for i, bits in enumerate(self._bits)]
+        groups = group_bits(self)
+        return [(side(f"right{bits}", bits, "v"), side(f"left{bits}", bits, "u")) for bits in groups]
 
 
 class FactorLinear(_Factors):
@@ -116,18 +121,17 @@ def factor_layer(
     return kind(base, shape, groups, share, mx.random.key(zlib.crc32(f"{seed}/{name}".encode())), scaled)
 
 
-def encode_factors(
-    arrays: Mapping[str, mx.array], shapes: Mapping[str, tuple[int, ...]], plan: Mapping[str, Groups]
-) -> dict[str, DeltaTensor]:
+def encode_factors(arrays: Mapping[str, mx.array], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, DeltaTensor]:
     """The trained factors as one factor part a parameter: the codes that the last step computed with.
 
     A column of U and the one of V are scaled against each other, so that their steps are equal and float16 holds both.
     """
     out = {}
-    for name, groups in plan.items():
+    for name in shapes:
+        groups = group_bits(key.removeprefix(f"{name}/") for key in arrays if key.startswith(f"{name}/"))
         stored = tuple(
-            stored_group(arrays[array_name(name, f"left{i}")], arrays[array_name(name, f"right{i}")], bits)
-            for i, (bits, _) in enumerate(groups)
+            stored_group(arrays[array_name(name, f"left{bits}")], arrays[array_name(name, f"right{bits}")], bits)
+            for bits in groups
         )
         if any(np.any(group.left.steps) for group in stored):
             logs = (arrays.get(array_name(name, side)) for side in ("u", "v"))

@@ -84,11 +84,16 @@ def trained_arrays(layers: dict[str, Overlay]) -> dict[str, mx.array]:
 
 
 def put_arrays(layers: dict[str, Overlay], arrays: dict[str, mx.array]) -> None:
-    """Give the layers these arrays, named as in `trained_arrays`."""
+    """Give the layers these arrays, named as in `trained_arrays`, and no others."""
+    given: dict[str, dict[str, mx.array]] = {name: {} for name in layers}
+    for full, value in arrays.items():
+        name, _, key = full.rpartition("/")
+        given[name or full][key if name else "latent"] = value
     for name, layer in layers.items():
         for key, value in list(layer.items()):
-            if isinstance(value, mx.array):
-                layer[key] = arrays[array_name(name, key)]
+            if isinstance(value, mx.array) and key not in given[name]:
+                del layer[key]
+        dict.update(layer, given[name])  # not nn.Module.update, which wants the arrays that are there
 
 
 def array_name(name: str, key: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from ..delta.rate import Choice, layout_of_choice
 from ..errors import ConfigError
 from ..format.layout import segments
-from ..format.spec import TENSOR_ALIGN, align, split_name
+from ..format.spec import TENSOR_ALIGN, align, canonical, split_name
 
 BITS = 4
 MOST_PLANES = 4
@@ -91,3 +92,15 @@ def planes(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, block:
             hint="--method factor reaches any number",
         )
     return fitting[-1]
+
+
+def choice_bytes(shapes: Mapping[str, tuple[int, ...]], choices: Mapping[str, Choice], scaled: bool = False) -> int:
+    """At most what a file takes in which each parameter has the factors of its choice."""
+    kept = {name: layout_of_choice(choice) for name, choice in choices.items() if not choice.empty}
+    for layout in kept.values():
+        layout[0] |= {"u": scaled, "v": scaled}
+    total = header_bytes(list(kept)) + sum(len(text) + 2 for text in {canonical(layout) for layout in kept.values()})
+    for name, layout in kept.items():
+        *_, last = segments(layout, shapes[name], None)
+        total += align(last.offset + last.nbytes, TENSOR_ALIGN)
+    return total

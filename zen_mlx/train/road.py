@@ -15,13 +15,20 @@ from .factor import encode_factors, factor_layer
 from .overlay import Overlay, Share
 from .plan import BITS, planes, ranks
 from .schedule import Schedule
+from .settle import settle
 from .ste import latent_layer
 
 Shapes = Mapping[str, tuple[int, ...]]
+HEADROOM = 1.5
 
 
 class Road(Protocol):
-    """One way of training; `bits_per_weight` bounds the whole file, None is the road's default."""
+    """One way of training; `bits_per_weight` bounds the whole file, None is the road's default.
+
+    keeps_moments: whether `settle` leaves the arrays as they are.
+    """
+
+    keeps_moments: bool
 
     def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None: ...
 
@@ -31,6 +38,10 @@ class Road(Protocol):
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
         """The layer that is trained in the place of `base`."""
+        ...
+
+    def settle(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        """The arrays to go on with when lambda leaves 0, or at the first step where it never was."""
         ...
 
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
@@ -45,6 +56,7 @@ class Sign:
     """
 
     reference_rate = 5e-4
+    keeps_moments = True
 
     def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
         self._config = config
@@ -62,26 +74,42 @@ class Sign:
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
         return encode_latents(arrays, self._config, self.planes)
 
+    def settle(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        return dict(arrays)
+
 
 class Factor:
-    """Factors of low rank in 4 bits, quantized in the loop from a quarter of the run on (`factor`)."""
+    """Factors of low rank, quantized in the loop from a quarter of the run on (`factor`), then in the bits of `settle`.
+
+    Until then every layer has the same rank, HEADROOM times as many columns as 4 bits each would pay for.
+    """
 
     reference_rate = 1e-2
+    keeps_moments = False
     default_bits = 0.33
 
     def __init__(
         self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes, scaled: bool = False
     ) -> None:
         self._config, self._seed, self._shapes, self._scaled = config, seed, shapes, scaled
-        wanted = self.default_bits if bits_per_weight is None else bits_per_weight
-        self.plan = {name: ((BITS, rank),) for name, rank in ranks(shapes, wanted, scaled).items()}
+        self._wanted = self.default_bits if bits_per_weight is None else bits_per_weight
+        self._fits = ranks(shapes, self._wanted, scaled)
+        self._start = {name: min(int(HEADROOM * rank) + 1, *shapes[name][-2:]) for name, rank in self._fits.items()}
 
     def schedule(self, steps: int) -> Schedule:
         config = self._config
         return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, (0.25, 0.25))
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
-        return factor_layer(name, base, shape, self.plan[name], share, self._seed, self._scaled)
+        groups = ((BITS, self._start[name]),)
+        return factor_layer(name, base, shape, groups, share, self._seed, self._scaled)
+
+    def settle(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        found = settle(arrays, self._shapes, self._wanted, self._scaled)
+        if found is not None:
+            return found
+        fits = {f"{name}/{side}{BITS}": rank for name, rank in self._fits.items() for side in ("left", "right")}
+        return {key: value[..., : fits[key], :] if key in fits else value for key, value in arrays.items()}
 
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
-        return encode_factors(arrays, self._shapes, self.plan)
+        return encode_factors(arrays, self._shapes)

@@ -140,6 +140,7 @@ class Distilled:
     """The road from stored tensors to better ones of the same layouts; targets that have none stay as the base has them."""
 
     reference_rate = 6e-3
+    keeps_moments = True
 
     def __init__(self, tensors: Mapping[str, DeltaTensor], config: BitDeltaConfig) -> None:
         self._tensors, self._config = tensors, config
@@ -154,6 +155,10 @@ class Distilled:
         parts = self._tensors[name].parts if name in self._tensors else ()
         kind = StudentSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else StudentLinear
         return kind(base, shape, parts, share)
+
+    def settle(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+        """The layouts are given."""
+        return dict(arrays)
 
     def encode(self, arrays: Mapping[str, mx.array]) -> dict[str, DeltaTensor]:
         """Every tensor in its own layout; those that were not trained as they were."""

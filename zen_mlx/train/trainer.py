@@ -25,7 +25,7 @@ from .distributed import Team
 from .events import Evaluated, Noted, Saved, StepReport
 from .gradients import step_gradients
 from .guard import EarlyStop, Guard
-from .optimizer import CLIP_NORM, global_norm, update
+from .optimizer import CLIP_NORM, AdamState, global_norm, update
 from .options import TrainOptions, road_of
 from .overlay import Overlay, Share, overlaid, put_arrays, trained_arrays
 from .road import Road
@@ -86,7 +86,7 @@ def train(
             state = RunState(trained_arrays(layers))
         state = team.lead_state(state)
         start = state.step
-        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team)
+        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team, road)
         looks = _Looks(run, held_part(held))
         saver = _Saver(run, folder)
         while run.unfinished:
@@ -161,7 +161,9 @@ class _Run:
         state: RunState,
         tell: Callable[[Any], None],
         team: Team,
+        road: Road,
     ) -> None:
+        self._road = road
         self.model, self.options, self.schedule, self.layers, self.share = model, options, schedule, layers, share
         self.state, self.tell, self.team = state, tell, team
         self.guard = Guard(options, len(rows), state.progress)
@@ -178,8 +180,12 @@ class _Run:
         began = time.monotonic()
         options, state, step = self.options, self.state, self.state.step
         mx.random.seed(zlib.crc32(f"{options.seed}/{step}".encode()))
-        put_arrays(self.layers, state.latents)
         self.share.value = self.schedule.quantized_share(step)
+        if self.share.value and (not step or not self.schedule.quantized_share(step - 1)):
+            state.latents = self.team.lead_latents(self._road.settle(state.latents))
+            if not self._road.keeps_moments:
+                state.adam = AdamState(step=step)
+        put_arrays(self.layers, state.latents)
         picked = batch_rows(self._rows, options.rows_of_step(len(self._rows)), options.seed, step)
         mine = self.team.share(picked)
         found = step_gradients(self.model, mine, options.micro_tokens, bool(options.grad_checkpoint))
