@@ -1,10 +1,13 @@
 """One bit per weight without any training: how much of a full fine-tune each kind of scale keeps (docs/benchmarks.md).
 
     .venv/bin/python scripts/closed_form.py [--finetuned FOLDER] [--delta FILE.npz] [--data FILE.jsonl]
+    .venv/bin/python scripts/closed_form.py --finetuned both --train examples/cynic.train.jsonl \
+        --train examples/hacker.train.jsonl --passes 3 --make
 
 FOLDER is a full fine-tune of the embedded base. When it does not exist it is made first: from --delta (blocks of 64
 4-bit steps: `NAME|q` uint8 [N, K/64, 32], low nibble first, and `NAME|s` f16 [N, K/64]; delta = (nibble - 8) * s), else
-by training every target weight in full precision for two passes over examples/cynic.train.jsonl (about 20 minutes).
+by training every target weight in full precision for --passes over --train (two over examples/cynic.train.jsonl: about
+20 minutes). --make ends there.
 Then the fine-tune is compressed in closed form and measured on --data (default: examples/cynic.valid.jsonl).
 """
 
@@ -49,12 +52,12 @@ def deltas_of(file: Path) -> dict[str, np.ndarray]:
     return out
 
 
-def fine_tune() -> dict[str, np.ndarray]:
-    """The delta of a full fine-tune: AdamW 5e-5, betas 0.9 and 0.95, clip 1, cosine, two passes, batches of 16."""
+def fine_tune(files: list[Path], passes: float) -> dict[str, np.ndarray]:
+    """The delta of a full fine-tune: AdamW 5e-5, betas 0.9 and 0.95, clip 1, cosine, batches of 16."""
     base = Base.load(BASE)
     config = BitDeltaConfig(straight_through=False, delta_regularization=0.0, sparsity_penalty=0.0)
-    options = TrainOptions(config=config)
-    examples = load_files([EXAMPLES / "cynic.train.jsonl"])
+    options = TrainOptions(config=config, epochs=passes)
+    examples = load_files(files)
     rows, _ = crop(tokenize(examples, base.tokenizer, options.max_length), options.max_length)
     result = train(
         base.model, rows, options, on_event=lambda step: say(f"step {step.step}/{step.steps}: loss {step.loss:.4f}")
@@ -77,12 +80,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--finetuned", type=Path, default=Path("cynic-finetune"))
     parser.add_argument("--delta", type=Path)
+    parser.add_argument("--train", type=Path, action="append", metavar="FILE")
+    parser.add_argument("--passes", type=float, default=2.0)
+    parser.add_argument("--make", action="store_true", help="make the fine-tune and end")
     parser.add_argument("--data", type=Path, default=EXAMPLES / "cynic.valid.jsonl")
     arguments = parser.parse_args()
+    files = arguments.train or [EXAMPLES / "cynic.train.jsonl"]
     if not arguments.finetuned.exists():
         say(f"making the full fine-tune {arguments.finetuned}")
-        deltas = deltas_of(arguments.delta) if arguments.delta else fine_tune()
+        deltas = deltas_of(arguments.delta) if arguments.delta else fine_tune(files, arguments.passes)
         write_model(arguments.finetuned, ZenPersonalizationManager(BASE).base.info.path, deltas)
+    if arguments.make:
+        return
     with tempfile.TemporaryDirectory() as home:
         manager = ZenPersonalizationManager(BASE, home=home)
         made = {}

@@ -129,6 +129,7 @@ def _distilled(
             [*seen, *held],
             folder,
             options.labels,
+            options.mse,
             lambda done, total: make.tell(Stage(stage, done, total)),
         )
     seen, held = both[: len(seen)], both[len(seen) :]

@@ -40,18 +40,22 @@ class CompressOptions:
 
     bits_per_weight: bound of the whole file. scale, planes: signs only, so many planes everywhere; with bits_per_weight
     and without planes, 1 to 4 a layer by importance. Neither: with bits_per_weight whatever keeps most, else one plane.
+    only: `factor` or `sign`, with bits_per_weight the one kind of parts that may be used.
     groups: factors only, ((bits, rank), ..) the same everywhere: ((16, 8),) is what is called a LoRA extraction.
-    steps: of 16 rows each. labels: weight of the text's own tokens beside what the fine-tune says about them.
-    babble: rows that the fine-tune writes itself, beside the user's text. max_length: in tokens.
+    steps: of 16 rows each. labels: weight of the text's own tokens beside what the fine-tune says about them. mse: share of
+    squared differences of log-probabilities in the latter, the rest is KL. babble: rows that the fine-tune writes itself,
+    beside the user's text. max_length: in tokens.
     """
 
     scale: str | None = None
     block: int = 128
     planes: int | None = None
     bits_per_weight: float | None = None
+    only: str | None = None
     groups: tuple[tuple[int, int], ...] | None = None
     steps: int = 48
     labels: float = 0.5
+    mse: float = 0.0
     babble: int = 32
     max_length: int = 1024
     seed: int = 0
@@ -62,8 +66,9 @@ class CompressOptions:
             raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
         if self.planes is not None and not 1 <= self.planes <= MOST_PLANES:
             raise ConfigError("bad planes", field="planes", expected=f"1 to {MOST_PLANES}", found=self.planes)
-        if not 0 <= self.labels <= 1:
-            raise ConfigError("bad weight of labels", field="labels", expected="0 to 1", found=self.labels)
+        for name in ("labels", "mse"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"bad weight of {name}", field=name, expected="0 to 1", found=getattr(self, name))
         for name, least in (("steps", 1), ("babble", 0), ("max_length", 8), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
@@ -71,6 +76,8 @@ class CompressOptions:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Which kinds of parts may be used."""
+        if self.only is not None:
+            return (self.only,)
         return KINDS if self.bits_per_weight and self.scale is None and self.planes is None else ("sign",)
 
     @property
@@ -80,8 +87,20 @@ class CompressOptions:
         return scale, self.block if scale == "block" else None
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What rate control knows of a fine-tune: the targets' spectra, and the other changed tensors, encoded."""
+
+    spectra: Mapping[str, Spectrum]
+    fixed: Mapping[str, DeltaTensor]
+    stats: Sequence[LayerStats]
+
+
 class Compression:
-    """The stages of one compression; each opens the checkpoints anew, for their tensors can be read once."""
+    """The stages of one compression; each opens the checkpoints anew, for their tensors can be read once.
+
+    weighed: found where it is wanted, unless it is set to what as many bits or more found on the same text.
+    """
 
     def __init__(
         self,
@@ -96,6 +115,7 @@ class Compression:
         self.base_name, self._finetuned = base_name, finetuned
         self._on_pull = on_pull
         self.created = now()
+        self.weighed: Weighed | None = None
         self.tuned = self._open()
         for note in self.tuned.notes:
             tell(Noted(note))
@@ -186,31 +206,17 @@ class Compression:
 
     def _choices(
         self, rows: list[TokenRow] | None
-    ) -> tuple[dict[str, Choice] | None, dict[str, DeltaTensor], list[LayerStats]]:
+    ) -> tuple[dict[str, Choice] | None, Mapping[str, DeltaTensor], Sequence[LayerStats]]:
         """(the choice of every target, the other changed tensors); (None, {}) where there is nothing to choose."""
         options = self.options
         bits = options.bits_per_weight
         if bits is None or options.planes is not None or options.groups is not None:
             return None, {}, []
         scale, block = options.scale_and_block
-        spectra: dict[str, Spectrum] = {}
-        weights: Mapping[str, float] = {}
-        moments = None
-        if rows:
-            model = self.base().model
-            self.tell(Stage("weighing the layers", 0, 1))
-            weights = importance(model, rows)
-            moments = Moments(model, rows)
-
-        def parts_of(name: str, delta: Delta) -> Sequence[Part]:
-            n, k = delta.shape[-2:]
-            rank = int(0.75 * bits * n * k / (n + k)) + 8 if "factor" in options.kinds else 1
-            moment = moments.of(name) if moments else None
-            spectra[name] = spectrum(np.asarray(delta), rank, moment, weights.get(name, 1.0), scale)
-            return ()
-
-        order = moments.order if moments else sorted(self.tuned.targets)
-        fixed, stats = self._encode(None, order, parts_of, "weighing the layers")
+        self.weighed = self.weighed or self._weigh(rows, bits)
+        spectra, fixed = self.weighed.spectra, self.weighed.fixed
+        if not spectra:
+            return {}, fixed, self.weighed.stats
         described = {name: _described(tensor) for name, tensor in fixed.items()}
         facts = self.profile("x" * 64, fixed)
 
@@ -223,9 +229,32 @@ class Compression:
             return file_bytes(facts, {**described, **layouts}) + METRICS_BYTES
 
         budget = int(bits * self.tuned.target_count / 8)
-        if not spectra:
-            return {}, fixed, stats
-        return allocate(spectra, size_of, budget, scale=scale, block=block, kinds=options.kinds), fixed, stats
+        found = allocate(spectra, size_of, budget, scale=scale, block=block, kinds=options.kinds)
+        return found, fixed, self.weighed.stats
+
+    def _weigh(self, rows: list[TokenRow] | None, bits: float) -> Weighed:
+        """The spectra, of as many components as `bits` can pay for."""
+        scale, _ = self.options.scale_and_block
+        factors = "factor" in self.options.kinds
+        spectra: dict[str, Spectrum] = {}
+        weights: Mapping[str, float] = {}
+        moments = None
+        if rows:
+            model = self.base().model
+            self.tell(Stage("weighing the layers", 0, 1))
+            weights = importance(model, rows)
+            moments = Moments(model, rows)
+
+        def parts_of(name: str, delta: Delta) -> Sequence[Part]:
+            n, k = delta.shape[-2:]
+            rank = int(0.75 * bits * n * k / (n + k)) + 8 if factors else 1
+            moment = moments.of(name) if moments else None
+            spectra[name] = spectrum(np.asarray(delta), rank, moment, weights.get(name, 1.0), scale)
+            return ()
+
+        order = moments.order if moments else sorted(self.tuned.targets)
+        fixed, stats = self._encode(None, order, parts_of, "weighing the layers")
+        return Weighed(spectra, fixed, stats)
 
     def _check_size(self, tensors: Mapping[str, DeltaTensor]) -> None:
         """ConfigError where planes that were asked for do not fit the bits that were asked for."""

@@ -169,5 +169,5 @@ def test_the_sweep(
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert not profile_path(zen_home(), "any").exists()
     kinds = {point["kind"] for point in document["points"]}
-    assert {"any kind", "sign"} < kinds
+    assert {"any kind", "sign alone", "factor alone"} < kinds
     assert any("LoRA" in kind for kind in kinds)

@@ -15,7 +15,7 @@ from zen_mlx.base.load import load_model, load_tokenizer
 from zen_mlx.codec.parts import SignPart, decode_all, encode_sign
 from zen_mlx.config import BitDeltaConfig
 from zen_mlx.data.batches import collate
-from zen_mlx.data.loss import batch_arrays, divergence, mean_loss
+from zen_mlx.data.loss import batch_arrays, divergence, mean_loss, square
 from zen_mlx.data.soft import TOP, soften
 from zen_mlx.data.tokens import TokenRow
 from zen_mlx.delta.attach import Resident, attach, detach, targets
@@ -64,7 +64,7 @@ def test_soft_labels_are_the_teachers(pair: tuple[Any, Any, Any], tmp_path: Path
         made = soft[ROWS.index(row)]
         assert made == row
         assert made.soft is not None
-        ids, logp, _ = made.soft
+        ids, logp, *_ = made.soft
         assert ids.shape == (row.targets, TOP)
         logits = np.array(tuned(mx.array([row.ids[:-1]]))[0].astype(mx.float32))[3:].astype(np.float64)
         exact = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -81,17 +81,13 @@ def test_the_divergence_is_that_of_all_outcomes_when_k_is_all() -> None:
     teacher, model = rng.standard_normal((5, 30)) * 2, rng.standard_normal((5, 30)) * 2
     logp, logq = (x - np.log(np.exp(x).sum(1, keepdims=True)) for x in (teacher, model))
     exact = (np.exp(logp) * (logp - logq)).sum(1)
-    ids = mx.array(np.argsort(-teacher, axis=1))
-    found = divergence(mx.array(model.astype(np.float32)), ids, mx.array(-np.sort(-logp, axis=1).astype(np.float32)))
-    np.testing.assert_allclose(np.array(found), exact, atol=1e-4)
-    part = divergence(
-        mx.array(model.astype(np.float32)), ids[:, :8], mx.array(-np.sort(-logp, 1).astype(np.float32))[:, :8]
-    )
+    ids = np.argsort(-teacher, axis=1)
+    p, q = (mx.array(np.take_along_axis(x, ids, 1).astype(np.float32)) for x in (logp, logq))
+    np.testing.assert_allclose(np.array(divergence(q, p)), exact, atol=1e-4)
+    part = divergence(q[:, :8], p[:, :8])
     assert (np.array(part) <= exact + 1e-4).all(), "outcomes put together cannot tell models better apart"
-    itself = divergence(
-        mx.array(teacher.astype(np.float32)), ids[:, :8], mx.array(-np.sort(-logp, 1).astype(np.float32))[:, :8]
-    )
-    np.testing.assert_allclose(np.array(itself), 0, atol=1e-5)
+    np.testing.assert_allclose(np.array(divergence(p[:, :8], p[:, :8])), 0, atol=1e-5)
+    np.testing.assert_allclose(np.array(square(q, p)), ((logq - logp) ** 2).mean(1) / 2, rtol=1e-4)
 
 
 def test_padding_and_other_tokens_do_not_count(pair: tuple[Any, Any, Any], tmp_path: Path) -> None:
@@ -106,8 +102,13 @@ def test_padding_and_other_tokens_do_not_count(pair: tuple[Any, Any, Any], tmp_p
     assert mean_loss(tuned, soft).agreement > 0.9  # a random model has ties
     hard = mean_loss(base, soften(tuned, ROWS[:5], tmp_path, hard=0.25)).nats
     assert hard == pytest.approx(0.75 * whole.nats + 0.25 * mean_loss(base, ROWS[:5]).nats, rel=1e-5)
+    squares = mean_loss(base, soften(tuned, ROWS[:5], tmp_path, square=1.0)).nats
+    both = mean_loss(base, soften(tuned, ROWS[:5], tmp_path, hard=0.5, square=0.25)).nats
+    mixed = 0.5 * (0.75 * whole.nats + 0.25 * squares) + 0.5 * mean_loss(base, ROWS[:5]).nats
+    assert both == pytest.approx(mixed, rel=1e-5)
+    assert squares != pytest.approx(whole.nats, rel=1e-3)
     ids, positions, labels, weights = batch_arrays(collate(soft))
-    assert labels.shape == (len(positions), 2, TOP + 1)
+    assert labels.shape == (len(positions), 2, TOP + 2)
     assert ids.shape[0] == 5
     assert int(weights.sum().item()) == whole.tokens
 

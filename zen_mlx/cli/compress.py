@@ -59,6 +59,10 @@ def compress(
             metavar="W", help="Weight of --distill's own words beside what the fine-tune says of them, 0 to 1."
         ),
     ] = 0.5,
+    mse: Annotated[
+        float,
+        typer.Option(metavar="W", help="What the fine-tune says: share of squared differences beside KL, 0 to 1."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
     valid: Annotated[Path | None, typer.Option(metavar="DATA", help="Data to measure the losses on.")] = None,
     sweep: Annotated[
@@ -99,6 +103,7 @@ def compress(
         "bits_per_weight": bits_per_weight,
         "steps": steps,
         "labels": labels,
+        "mse": mse,
         "babble": babble,
         "seed": seed,
     }

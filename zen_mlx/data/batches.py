@@ -20,8 +20,8 @@ LABEL_STEP = 64  # label counts are padded to a multiple of this, so that few sh
 class MicroBatch:
     """ids i32 [B, T]; positions i32 [P] into the flattened [B*T] hidden states; labels [P]; weights f32 [P] (0: pad).
 
-    labels: i32 token ids, or f32 [P, 2, k + 1]: the ids and log-probabilities of a teacher's k likeliest tokens, and last
-    the row's own token and the weight `Soft.hard`.
+    labels: i32 token ids, or f32 [P, 2, k + 2]: the ids and log-probabilities of a teacher's k likeliest tokens, then the
+    row's own token above `Soft.hard`, and 0 above `Soft.square`.
     """
 
     ids: np.ndarray
@@ -72,11 +72,12 @@ def collate(rows: list[TokenRow], pad_id: int = 0) -> MicroBatch:
 
 
 def _soft_labels(row: TokenRow) -> np.ndarray:
-    """f32 [targets, 2, k + 1] as in `MicroBatch.labels`."""
+    """f32 [targets, 2, k + 2] as in `MicroBatch.labels`."""
     assert row.soft is not None
-    own = [row.ids[t] for t in range(1, len(row.ids)) if row.supervised[t]]
-    last = np.stack([np.array(own, np.float32), np.full(len(own), row.soft.hard, np.float32)], axis=1)
-    return np.concatenate([np.stack([row.soft.ids, row.soft.logp], axis=1).astype(np.float32), last[..., None]], axis=2)
+    last = np.zeros((row.targets, 2, 2), np.float32)
+    last[:, 0, 0] = [row.ids[t] for t in range(1, len(row.ids)) if row.supervised[t]]
+    last[:, 1] = row.soft.hard, row.soft.square
+    return np.concatenate([np.stack([row.soft.ids, row.soft.logp], axis=1).astype(np.float32), last], axis=2)
 
 
 def pack_by_tokens(rows: list[TokenRow], most_tokens: int) -> Iterator[MicroBatch]:

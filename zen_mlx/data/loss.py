@@ -197,33 +197,40 @@ def _find_head(model: nn.Module) -> tuple[nn.Module | None, str, Any]:
 def nats(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
     """sum_p weights[p] * (logsumexp(logits[p]) - logits[p, labels[p]]), accumulated in f32.
 
-    For soft labels [P, 2, k + 1]: sum_p weights[p] * ((1 - hard[p]) * `divergence`[p] + hard[p] * its nats).
+    For soft labels [P, 2, k + 2], c being `Soft.square`:
+    sum_p weights[p] * ((1 - hard[p]) * ((1 - c[p]) * `divergence`[p] + c[p] * `square`[p]) + hard[p] * its nats).
     """
     logits = logits.astype(mx.float32)
     if labels.ndim == 3:
-        ids, hard = labels[:, 0].astype(mx.int32), labels[:, 1, -1]
-        soft = (weights * (1 - hard) * divergence(logits, ids[:, :-1], labels[:, 1, :-1])).sum()
-        return soft + nats(logits, ids[:, -1], weights * hard)
+        ids, logp = labels[:, 0].astype(mx.int32), labels[:, 1, :-2]
+        hard, share = labels[:, 1, -2], labels[:, 1, -1]
+        logq = mx.take_along_axis(logits, ids[:, :-2], axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
+        far = (1 - share) * divergence(logq, logp) + share * square(logq, logp)
+        return (weights * (1 - hard) * far).sum() + nats(logits, ids[:, -2], weights * hard)
     picked = mx.take_along_axis(logits, labels[:, None], axis=-1)[:, 0]
     return (weights * (mx.logsumexp(logits, axis=-1) - picked)).sum()
 
 
-def divergence(logits: mx.array, ids: mx.array, logp: mx.array) -> mx.array:
-    """KL(teacher || model) in nats [P] of logits [P, V], over k + 1 outcomes: the teacher's k tokens, and all the others.
+def divergence(logq: mx.array, logp: mx.array) -> mx.array:
+    """KL(teacher || model) in nats [P] of log-probabilities [P, k], over k + 1 outcomes: the k tokens, and all the others.
 
     sum_i p_i (log p_i - log q_i) + r (log r - log(1 - sum_i q_i)),   r = 1 - sum_i p_i
     """
-    logq = mx.take_along_axis(logits, ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
     p = mx.exp(logp)
     rest, other = (mx.maximum(1 - mx.exp(each).sum(axis=-1), 1e-6) for each in (logp, logq))
     return (p * (logp - logq)).sum(axis=-1) + rest * (mx.log(rest) - mx.log(other))
+
+
+def square(logq: mx.array, logp: mx.array) -> mx.array:
+    """Half the mean squared difference [P] of the log-probabilities [P, k] of a teacher's k likeliest tokens."""
+    return 0.5 * mx.square(logq - logp).mean(axis=-1)
 
 
 def tally(logits: mx.array, labels: mx.array, weights: mx.array) -> mx.array:
     """[`nats`, sum_p weights[p] * (argmax logits[p] = labels[p])]; the label of a soft one is the teacher's first choice."""
     first = labels
     if labels.ndim == 3:
-        top = labels[:, 1, :-1].argmax(axis=-1, keepdims=True)
+        top = labels[:, 1, :-2].argmax(axis=-1, keepdims=True)
         first = mx.take_along_axis(labels[:, 0].astype(mx.int32), top, axis=-1)[:, 0]
     agreed = (weights * (logits.argmax(axis=-1) == first)).sum()
     return mx.stack([nats(logits, labels, weights), agreed])

@@ -28,9 +28,10 @@ def soften(
     rows: list[TokenRow],
     folder: Path,
     hard: float = 0.0,
+    square: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[TokenRow]:
-    """`rows` with the teacher's soft labels, read from `folder` where they lie already; `hard` as in `Soft`.
+    """`rows` with the teacher's soft labels, read from `folder` where they lie already; `hard` and `square` as in `Soft`.
 
     The two files: ids u32 and log-probabilities f16 [targets of all rows, k]; a vocabulary smaller than k is kept whole.
     """
@@ -43,7 +44,7 @@ def soften(
     out, at = list(rows), 0
     for index in _order(rows):
         here = slice(at, at + rows[index].targets)
-        out[index] = dataclasses.replace(rows[index], soft=Soft(ids[here], logp[here], hard))
+        out[index] = dataclasses.replace(rows[index], soft=Soft(ids[here], logp[here], hard, square))
         at += rows[index].targets
     return out
 

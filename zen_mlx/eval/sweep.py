@@ -17,7 +17,7 @@ from ..manager import ZenPersonalizationManager
 from .plot import RatePoint, plot_rate
 
 RATES = (0.03, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.06, 1.5, 2.1)
-PLANES = (1, 2)
+ONE_PLANE = 1.03
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -36,10 +36,14 @@ class SweepPoint:
 
 
 def asked(options: CompressOptions, rates: Sequence[float] = RATES) -> list[tuple[str, CompressOptions]]:
-    """(kind, options) of every point: any kind at every rate, sign planes, and LoRAs of 16 and 4 bits at most at 2.1."""
+    """(kind, options) of every point, most bits first: any kind at every rate, beside it factors alone and sign planes alone
+    where there is room for a plane, and LoRAs of 16 and 4 bits at most at 2.1."""
     free = replace(options, bits_per_weight=None, planes=None, scale=None)
+    rates = sorted(rates, reverse=True)
     points = [("any kind", replace(free, bits_per_weight=rate)) for rate in rates]
-    points += [("sign", replace(free, planes=planes, scale=options.scale)) for planes in PLANES]
+    alone = {"factor": replace(free, only="factor"), "sign": replace(free, only="sign", scale=options.scale)}
+    for kind, own in alone.items():
+        points += [(f"{kind} alone", replace(own, bits_per_weight=rate)) for rate in rates if rate > ONE_PLANE]
     points += [("LoRA, 16 bits", replace(free, groups=((16, rank),))) for rank in RANKS[:-1]]
     points += [("LoRA, 4 bits", replace(free, groups=((4, rank),))) for rank in RANKS[1:]]
     return points
@@ -69,9 +73,11 @@ def sweep_rates(
     detach(at.model)
     base = mean_of(at.model, held, "held-out loss of the base", tell).nats
     reference = None
+    weighed: dict[Any, Any] = {}  # by kind of scale: once for all rates, the highest comes first
     points = []
     for kind, own in asked(options, rates):
         make = Compression(manager.model_name, lambda: at, finetuned, own, tell)
+        make.weighed = weighed.get(own.scale_and_block)
         if reference is None:
             with make.teacher() as teacher:
                 reference = mean_of(teacher, held, "held-out loss of the fine-tune", tell).nats
@@ -81,6 +87,7 @@ def sweep_rates(
             if error.field != "bits_per_weight":
                 raise
             continue
+        weighed[own.scale_and_block] = make.weighed or weighed.get(own.scale_and_block)
         size = make.file_bytes(tensors)
         attach(at.model, Resident.from_profile(make.profile("sweep", tensors)))
         try:
@@ -89,6 +96,8 @@ def sweep_rates(
             detach(at.model)
         bits = 8 * size / make.tuned.target_count
         points.append(SweepPoint(kind, bits, size, loss, retention(base, loss, reference)))
+    kinds = [point.kind for point in points]
+    points.sort(key=lambda point: (kinds.index(point.kind), point.bits_per_weight))
     drawn = [
         RatePoint(each.kind, each.bits_per_weight, each.retention) for each in points if each.retention is not None
     ]
