@@ -113,6 +113,7 @@ def ours(wanted: argparse.Namespace, bits: float, home: str) -> tuple[str, float
     name = f"ours-{bits:g}"
     command = [sys.executable, "-m", "zen_mlx", "compress", str(wanted.finetuned), "--profile", name, "--json"]
     command += ["-m", str(pull(wanted.base)), "--bits-per-weight", str(bits), "--distill", str(wanted.data)]
+    command += ["--steps", str(wanted.our_steps)]
     done = subprocess.run(command, env={**os.environ, "ZEN_HOME": home}, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"zen compress: {done.stdout}")
@@ -179,4 +180,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--ours", type=float, action="append", default=[], metavar="BITS", help="zen compress too; repeatable"
     )
+    parser.add_argument("--our-steps", type=int, default=24, help="of 16 rows each")
     main(parser.parse_args())

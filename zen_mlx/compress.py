@@ -23,7 +23,7 @@ from .data.loss import Loss
 from .data.soft import soften
 from .data.tokens import TokenRow, crop, tokenize
 from .delta.attach import Resident, attach, detach
-from .delta.encode import LayerStats
+from .delta.stats import LayerStats
 from .engine.babble import babble
 from .errors import InputError
 from .format.spec import DeltaTensor

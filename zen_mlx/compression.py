@@ -16,11 +16,13 @@ import numpy as np
 from .base.load import load_model
 from .base.loaded import Base
 from .base.progress import Progress
+from .codec.difference import Delta
 from .codec.parts import Part
 from .data.tokens import TokenRow
 from .delta.attach import Resident, attach, detach
-from .delta.encode import Delta, LayerStats, encode
+from .delta.encode import encode
 from .delta.rate import KINDS, MOST_PLANES, Choice, Spectrum, allocate, encode_choice, layout_of_choice, spectrum
+from .delta.stats import LayerStats
 from .errors import ConfigError, InputError
 from .format.layout import layout_of, row_count
 from .format.spec import DeltaTensor, Profile

@@ -16,7 +16,7 @@ from .data.examples import Example, data_digest
 from .data.loss import Loss, mean_loss
 from .data.tokens import TokenRow
 from .delta.attach import Resident, attach, detach
-from .delta.encode import LayerStats
+from .delta.stats import LayerStats
 from .format.read import read_header
 from .format.spec import Profile
 from .memory import peak_memory_bytes

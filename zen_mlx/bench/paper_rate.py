@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..delta.encode import LayerStats
+from ..delta.stats import LayerStats
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
 from ..format.read import read_header

@@ -12,7 +12,7 @@ from . import _model, _run_view, _view
 from ._options import AsJson, Model, Replace
 
 if TYPE_CHECKING:
-    from ..delta.encode import LayerStats
+    from ..delta.stats import LayerStats
     from ..eval.sweep import SweepPoint
 
 _WORST = 5

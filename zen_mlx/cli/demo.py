@@ -38,7 +38,7 @@ def demo() -> None:
     from ..manager import ZenPersonalizationManager
 
     began = time.monotonic()
-    folder = examples_dir()
+    folder = names.examples_dir()
     _head(f"1. The base: {registry.EMBEDDED}, frozen from here on")
     with _view.progress() as bars:
         path = pull.pull(registry.EMBEDDED, bars)
@@ -61,17 +61,6 @@ def demo() -> None:
         f"zen inspect {names.profile_path(names.zen_home(), TRAINED)}",
     ):
         _view.say(f"   {line}")
-
-
-def examples_dir() -> Path:
-    """The folder of the example data: beside the package's modules in an installation, beside the package in a checkout."""
-    from ..errors import InputError
-
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "examples", package.parent / "examples"):
-        if (folder / "cynic.train.jsonl").is_file():
-            return folder
-    raise InputError("this installation has no examples", path=package / "examples", hint="reinstall zen_mlx")
 
 
 def _train(manager: ZenPersonalizationManager, folder: Path) -> None:

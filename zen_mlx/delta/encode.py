@@ -8,7 +8,6 @@ to an array of floats (4-bit weights already dequantized).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,13 +15,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..codec.chunks import over_rows
+from ..codec.chunks import over_rows, row_chunks
 from ..codec.difference import BF16, Delta, Difference
-from ..codec.parts import DensePart, Part, SignPart, decode_all, encode_sign, rows_of
+from ..codec.parts import DensePart, Part, SignPart, encode_sign
 from ..codec.rows import encode_rows
 from ..codec.scales import largest
-from ..errors import ModelFormatError, TargetError
+from ..errors import ConfigError, ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
+from .stats import LayerStats, measure
 from .targets import arrays, is_quantized
 
 # Under this a float16 keeps fewer than 8 significant bits.
@@ -31,23 +31,6 @@ _F16_SMALLEST = 2.0**-17
 Reader = Callable[[str], np.ndarray]
 Progress = Callable[[int, int, str], None]
 PartsOf = Callable[[str, Delta], Sequence[Part]]
-
-
-@dataclass(frozen=True)
-class LayerStats:
-    """How well one tensor's delta D is kept by what was stored, D'.
-
-    delta_rms is D's root mean square; relative_error = ||D' - D|| / ||D||; energy_kept = 1 - relative_error^2
-    (negative where D' is worse than nothing); cosine is the angle's between D' and D; nbytes is the stored size.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    delta_rms: float
-    relative_error: float
-    energy_kept: float
-    cosine: float
-    nbytes: int
 
 
 def encode(
@@ -86,17 +69,21 @@ def encode(
         del base, tuned
         if delta is not None:
             parts: list[Part] = []
+            own_signs = False
             if name in targets and parts_of is not None:
+                _check_finite(name, delta)
                 parts.extend(parts_of(name, delta))
             elif name in targets:
-                parts.extend(encode_sign(delta, scale, block, planes, dtype))
+                parts.extend(_signs(name, delta, scale, block, planes, dtype))
+                own_signs = planes == 1
             elif grown or has_few_rows(delta):
+                _check_finite(name, delta)
                 parts.append(encode_rows(np.asarray(delta), dtype))
             else:
-                parts.append(_dense(delta, dtype))
+                parts.append(_dense(delta, _check_finite(name, delta), dtype))
             if parts:
                 tensors[name] = DeltaTensor(delta.shape, tuple(parts))
-                stats.append(measure(name, delta, tensors[name]))
+                stats.append(measure(name, delta, tensors[name], own_signs))
         if progress is not None:
             progress(done, len(names), name)
     return tensors, stats
@@ -154,43 +141,6 @@ def _packing(module: nn.Module, key: str) -> dict[str, Any]:
     return {**kept, "group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
 
 
-def measure(name: str, delta: Delta, tensor: DeltaTensor) -> LayerStats:
-    """Compare a non-zero delta with what `tensor` decodes to."""
-    energy, kept_energy, shared, lost = (float(each) for each in _sums(delta, tensor))
-    lost /= energy
-    return LayerStats(
-        name=name,
-        shape=tensor.shape,
-        delta_rms=(energy / delta.size) ** 0.5,
-        relative_error=lost**0.5,
-        energy_kept=1.0 - lost,
-        cosine=shared / (energy * kept_energy) ** 0.5 if kept_energy else 0.0,
-        nbytes=tensor.nbytes,
-    )
-
-
-def _sums(delta: Delta, tensor: DeltaTensor) -> np.ndarray:
-    """||D||^2, ||D'||^2, <D, D'> and ||D' - D||^2; signs and plain values are decoded a few rows at a time."""
-    shape = tensor.shape if len(tensor.shape) > 1 else (1, *(tensor.shape or (1,)))
-    n, k = shape[-2:]
-    flat = delta.reshape(-1, k)
-    parts = [part for part in tensor.parts if isinstance(part, SignPart | DensePart)]
-    if len(parts) < len(tensor.parts):
-        parts = [DensePart(decode_all(tensor.parts, tensor.shape))]
-    total = np.zeros(4)
-    for matrix in range(flat.shape[0] // n):
-
-        def sums(rows: slice, matrix: int = matrix) -> np.ndarray:
-            some = flat[matrix * n + rows.start : matrix * n + rows.stop]
-            kept = decode_all([rows_of(part, shape, matrix, rows) for part in parts], some.shape)
-            found = [_dot(some, some), _dot(kept, kept), _dot(some, kept)]
-            kept -= some
-            return np.array([*found, _dot(kept, kept)])
-
-        total += np.sum(over_rows(sums, n, k), axis=0)
-    return total
-
-
 def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> Difference | None:
     """tuned - base in f32, None where nothing changed."""
     if base.shape != tuned.shape:
@@ -201,12 +151,31 @@ def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> Difference | 
             found=tuple(tuned.shape),
         )
     delta = Difference(tuned, base)
-    peak = largest(_as_matrix(delta)) if delta.size else 0.0
+    return delta if delta.size and _differs(_as_matrix(delta)) else None
+
+
+def _differs(delta: Delta) -> bool:
+    """Whether any number of a matrix is not zero; a fine-tune shows it in the first rows."""
+    return any(bool(delta[rows].any()) for rows in row_chunks(*delta.shape))
+
+
+def _check_finite(name: str, delta: Delta) -> float:
+    """The largest magnitude; ModelFormatError unless it is finite."""
+    peak = largest(_as_matrix(delta))
     if not np.isfinite(peak):
         raise ModelFormatError(
             "a weight is not a finite number", field=name, expected="finite numbers", found=str(peak)
         )
-    return delta if peak else None
+    return peak
+
+
+def _signs(name: str, delta: Delta, scale: str, block: int | None, planes: int, dtype: str) -> list[SignPart]:
+    """`encode_sign`; the scales of what is not finite are not either, so that no pass looks for it before."""
+    try:
+        return encode_sign(delta, scale, block, planes, dtype)
+    except ConfigError:
+        _check_finite(name, delta)
+        raise
 
 
 def _as_matrix(delta: Delta) -> Delta:
@@ -222,14 +191,7 @@ def has_few_rows(delta: Delta) -> bool:
     return 2 * sum(changed) < rows
 
 
-def _dense(delta: Delta, dtype: str) -> DensePart:
+def _dense(delta: Delta, peak: float, dtype: str) -> DensePart:
     """The delta as it is: f16 where asked for, unless the largest value is beyond its range or below its precision."""
-    narrow = dtype == "f16" and _F16_SMALLEST <= largest(_as_matrix(delta)) <= float(np.finfo(np.float16).max)
+    narrow = dtype == "f16" and _F16_SMALLEST <= peak <= float(np.finfo(np.float16).max)
     return DensePart(np.array(delta, dtype=np.float16 if narrow else np.float32))
-
-
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Sum of products: BLAS in f32 over rows of the last axis, the rows' sums in f64."""
-    k = a.shape[-1]
-    rows = np.einsum("ij,ij->i", a.reshape(-1, k), b.reshape(-1, k))
-    return float(rows.sum(dtype=np.float64))
