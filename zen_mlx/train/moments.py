@@ -13,17 +13,17 @@ from collections.abc import Callable, Collection
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ..data.batches import pack_by_tokens
-from ..data.loss import batch_arrays, logits_at_labels, nats
+from ..data.loss import batch_arrays, nats_at_labels
 from ..data.tokens import TokenRow
 from ..delta.targets import target_layers, targets
 from .overlay import Overlay, Share, overlaid
 
 TOKENS = 4096  # of text that are looked at
+BATCH_TOKENS = 1024  # of one forward and backward of `importance`
 WINDOW_BYTES = 2**30  # C alive at a time
-WINDOWS = 4  # at least: later layers see what the delta made of earlier ones
+WINDOWS = 4  # at least, where later layers are to see what the delta made of earlier ones
 
 
 class _Watched(Overlay):
@@ -70,7 +70,7 @@ class Moments:
 
     def _window(self, first: str) -> list[str]:
         start = self._order.index(first)
-        most = -(-len(self._order) // WINDOWS)
+        most = len(self._order) if self._before is None else -(-len(self._order) // WINDOWS)
         names: list[str] = []
         size = 0
         for name in self._order[start:]:
@@ -96,35 +96,46 @@ class Moments:
 
 def importance(model: nn.Module, rows: list[TokenRow]) -> dict[str, float]:
     """g of every target: the mean square of the gradient that reaches an output of the layer, by the nats of a token."""
+    squares: dict[str, mx.array] = {}
     found: dict[str, float] = {}
-    tokens = 0
-
-    class Probed(Overlay):
-        def __init__(self, base: nn.Module) -> None:
-            super().__init__(base, Share())
-            self.probe = mx.zeros(1)
-
-        def __call__(self, x: mx.array, *args: mx.array, **kwargs: bool) -> mx.array:
-            y: mx.array = self._base[0](x, *args, **kwargs)
-            if self.probe.shape != y.shape:
-                self.probe = mx.zeros(y.shape, y.dtype)
-            return y + self.probe
-
-    with overlaid(model, lambda name, base, shape: Probed(base)), logits_at_labels(model) as forward:
-        for row in bounded(rows):
-            (batch,) = pack_by_tokens([row], 0)
-            arrays = batch_arrays(batch)
-            mx.eval(forward(*arrays[:2]))  # every probe takes its output's shape
-            _, tree = nn.value_and_grad(model, lambda i, p, y, w: nats(forward(i, p), y, w))(*arrays)
-            squares = {
-                f"{path.removesuffix('.probe')}.weight": mx.square(value.astype(mx.float32)).sum() / value.shape[-1]
-                for path, value in tree_flatten(tree)
-            }
-            mx.eval(squares)
-            tokens += len(row.ids)
+    rows = bounded(rows)
+    tokens = sum(len(row.ids) for row in rows)
+    with (
+        overlaid(model, lambda name, base, shape: _Probed(base, name, squares)) as layers,
+        nats_at_labels(model) as nats_of,
+    ):
+        gradient = nn.value_and_grad(model, nats_of)
+        for batch in pack_by_tokens(rows, BATCH_TOKENS):
+            squares.clear()
+            mx.eval(gradient(*batch_arrays(batch)), squares)
             for name, value in squares.items():
-                found[name] = found.get(name, 0.0) + value.item()
-    return {name: value / tokens for name, value in found.items()}
+                found[name] = found.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
+    return {name: found.get(name, 0.0) / tokens for name in layers}
+
+
+class _Probed(Overlay):
+    """base(x), whose gradient leaves its squares' sum, by its width, in `squares`; a padded position has none."""
+
+    def __init__(self, base: nn.Module, name: str, squares: dict[str, mx.array]) -> None:
+        super().__init__(base, Share())
+        self.probe = mx.zeros(1)  # so that a gradient is asked of every layer
+
+        @mx.custom_function
+        def tap(y: mx.array) -> mx.array:
+            return y
+
+        @tap.vjp
+        def _(y: mx.array, slope: mx.array, _: mx.array) -> mx.array:
+            square = mx.square(slope.astype(mx.float32)).sum() / slope.shape[-1]
+            squares[name] = squares[name] + square if name in squares else square
+            return slope
+
+        self._tap = tap
+
+    def __call__(self, x: mx.array, *args: mx.array, **kwargs: bool) -> mx.array:
+        y: mx.array = self._base[0](x, *args, **kwargs)
+        tapped: mx.array = self._tap(y + self.probe.astype(y.dtype))  # type: ignore[assignment]
+        return tapped
 
 
 def bounded(rows: list[TokenRow]) -> list[TokenRow]:
