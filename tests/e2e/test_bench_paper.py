@@ -11,11 +11,12 @@ from safetensors.numpy import load_file, save_file
 
 from zen_mlx.bench import encode as bench_encode
 from zen_mlx.bench import paper_rate
+from zen_mlx.bench.paper_quality import DOMAINS
 from zen_mlx.bench.paper_rate import total_error, with_curves
 from zen_mlx.bench.synthetic import QWEN3_4B
 from zen_mlx.cli import _bench_view
 from zen_mlx.cli.main import main
-from zen_mlx.delta.encode import LayerStats
+from zen_mlx.delta.stats import LayerStats
 
 TINY = {**QWEN3_4B, "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128, "vocab_size": 96}
 TINY |= {"head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
@@ -47,13 +48,14 @@ def test_paper_as_json(fine_tune: Path, tmp_path: Path, capsys: pytest.CaptureFi
     paper = document["tables"]["paper"]
     assert set(paper) >= {"sizes", "quality", "latency", "rate", "memory", "perplexity"}
     assert {row["model"] for row in paper["sizes"]} == {"Qwen3-0.6B", "Qwen3-4B", "Qwen2.5-7B", "Qwen3-30B-A3B"}
-    base, profile = paper["perplexity"]["rows"]
+    base, *profiles = paper["perplexity"]["rows"]
     assert base["profile"] is None
-    assert profile["profile"] == "hacker"
-    assert base["loss"] != profile["loss"]
+    assert [each["profile"] for each in profiles] == list(DOMAINS)
+    assert all(base["loss"] != each["loss"] for each in profiles)
     assert paper["perplexity"]["tokens"] == paper["perplexity"]["window"] - 1
-    hacker = paper["quality"]["rows"][0]
-    assert hacker["profile_perplexity"] < hacker["base"]
+    for row in paper["quality"]["rows"][: len(DOMAINS)]:
+        assert row["data"] == f"{row['profile']}.valid.jsonl"
+        assert row["profile_perplexity"] < row["base"]
     for row in paper["latency"]:
         assert row["load_s"] > 0 < row["switch_s"]
     unmerged, merged = paper["memory"]

@@ -14,6 +14,7 @@ from mlx_lm.models.switch_layers import SwitchLinear
 
 from zen_mlx.base.load import load_model
 from zen_mlx.codec.codes import quantize
+from zen_mlx.codec.factor import FactorPart
 from zen_mlx.codec.parts import decode_all
 from zen_mlx.config import BitDeltaConfig
 from zen_mlx.data.tokens import TokenRow
@@ -137,6 +138,9 @@ def test_options_of_the_roads(tiny_model: Path) -> None:
     assert "--method factor" in (caught.value.hint or "")
     assert isinstance(road_of(TrainOptions(bits_per_weight=2.1), model), Sign)
     assert isinstance(road_of(TrainOptions(method="factor", bits_per_weight=4), model), Factor)
+    assert isinstance(road_of(TrainOptions(factor_scales=True, bits_per_weight=4), model), Factor)
+    with pytest.raises(ConfigError, match="scales anyway"):
+        TrainOptions(method="sign", factor_scales=True)
 
 
 def rows_of(count: int) -> list[TokenRow]:
@@ -145,10 +149,13 @@ def rows_of(count: int) -> list[TokenRow]:
     return [TokenRow(tuple(int(t) for t in rng.integers(0, 40, 12)), marks) for _ in range(count)]
 
 
-def test_a_run_learns_and_the_file_holds_its_last_step(tiny_model: Path) -> None:
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_run_learns_and_the_file_holds_its_last_step(scaled: bool, tiny_model: Path) -> None:
     model = load_model(tiny_model)
     model.set_dtype(mx.float32)
-    options = TrainOptions(steps=24, batch_size=4, method="factor", bits_per_weight=4, config=FAST)
+    options = TrainOptions(
+        steps=24, batch_size=4, method="factor", bits_per_weight=4, factor_scales=scaled, config=FAST
+    )
     reports: list[StepReport] = []
     result = train(model, rows_of(4), options, on_event=reports.append)
     assert result.losses[-1] < result.losses[0] - 0.3
@@ -162,6 +169,14 @@ def test_a_run_learns_and_the_file_holds_its_last_step(tiny_model: Path) -> None
         mx.eval(trained)
     tensors = road.encode(result.latents)
     assert set(tensors) == set(targets(model))
+    for tensor in tensors.values():
+        (part,) = tensor.parts
+        assert isinstance(part, FactorPart)
+        for scale in (part.u, part.v) if scaled else ():
+            assert scale is not None
+            assert (scale > 0).all()
+            assert np.ptp(scale.astype(np.float32)) > 1e-4, "trained"
+        assert scaled or (part.u is None and part.v is None)
     from zen_mlx.format.spec import Profile
 
     profile = Profile(info={}, base={}, metrics={}, target_count=1, model_count=1, tensors=tensors)
@@ -283,6 +298,10 @@ def test_the_file_of_a_run_fits(steps: int, bits: float, tiny_model: Path) -> No
     manager = ZenPersonalizationManager(str(tiny_model), config=FAST)
     texts = [f"{i} and {i} is {2 * i}" for i in range(8)]
     report = manager.create_profile(
-        "p", texts, steps=steps, batch_size=4, method="factor", bits_per_weight=bits, valid="none"
+        "p", texts, steps=steps, batch_size=4, bits_per_weight=bits, factor_scales=True, valid="none"
+    )
+    assert report.bits_per_weight <= bits
+    report = manager.create_profile(
+        "p", texts, steps=steps, batch_size=4, method="factor", bits_per_weight=bits, valid="none", replace=True
     )
     assert report.bits_per_weight <= bits

@@ -20,13 +20,12 @@ from ..manager import ZenPersonalizationManager
 from ..names import examples_dir
 from ..profiles.store import ProfileStore
 from .paper_latency import measure_latency, measure_memory
-from .paper_quality import measure_perplexity, measure_quality
+from .paper_quality import DOMAINS, measure_perplexity, measure_quality
 from .paper_rate import measure_rate
 from .paper_sizes import measure_sizes
 from .tables import Options, Report
 
 BASE = DEFAULT_MODEL
-_PROFILE = "hacker.bitdelta"
 HINT = "give --finetune FOLDER, a full fine-tune of the base (scripts/closed_form.py makes one)"
 
 
@@ -36,8 +35,8 @@ def measure(options: Options, report: Report) -> dict[str, Any]:
     sizes = measure_sizes()
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
         kept = ZenPersonalizationManager(BASE, home=folder)
-        files = [_file(name) for name in options.profiles] or [examples_dir() / _PROFILE]
-        memory = measure_memory(kept.base.info.path, files[0], report)
+        files = [_file(name) for name in options.profiles] or [examples_dir() / f"{name}.bitdelta" for name in DOMAINS]
+        memory = measure_memory(kept.base.info.path, max(files, key=lambda file: file.stat().st_size), report)
         names = [kept.import_profile(file) for file in files]
         perplexity = measure_perplexity(kept, names, options.text, options.quick, report)
         rate = measure_rate(kept, options.finetune, options.data, options.quick, report)

@@ -31,6 +31,8 @@ PAPER = (
     {"task": "conversation", "base": None, "fine_tune": None, "profile": None, "retention": 96.0},
 )
 """Table 4.2: perplexities, and percent of full fine-tuning."""
+DOMAINS = {"cynic": "style transfer", "hacker": "technical writing", "code": "code generation", "talk": "conversation"}
+"""Examples that carry a profile and held-out rows -> the paper's task of that domain."""
 
 
 def measure_quality(
@@ -40,29 +42,36 @@ def measure_quality(
     quick: bool,
     report: Report,
 ) -> dict[str, Any]:
-    """ "paper": its rows. "rows": "data", "profile" and the perplexities "base", "fine_tune", "profile_perplexity" with
-    "retention"; the fine-tune's only from `rate`'s one-bit row. Profiles are measured on examples/hacker.valid.jsonl."""
-    data = examples_dir() / "hacker.valid.jsonl"
-    found = evaluate(manager, data, names, limit=_QUICK_ROWS if quick else None, on_event=_stage(report))
-    rows = [
-        {
-            "data": data.name,
-            "tokens": found["data"]["tokens"],
-            "profile": each["profile"],
-            "base": found["results"][0]["perplexity"],
-            "fine_tune": None,
-            "profile_perplexity": each["perplexity"],
-            "retention": None,
-        }
-        for each in found["results"][1:]
-    ]
+    """ "paper": its rows. "rows": "task" (the paper's), "data", "profile", "file_bytes" and the perplexities "base",
+    "fine_tune", "profile_perplexity" with "retention"; the fine-tune's only from `rate`'s one-bit row. A profile of
+    `DOMAINS` is measured on that example's held-out rows, any other on hacker's."""
+    rows = []
+    for name in names:
+        data = examples_dir() / f"{name if name in DOMAINS else 'hacker'}.valid.jsonl"
+        found = evaluate(manager, data, [name], limit=_QUICK_ROWS if quick else None, on_event=_stage(report))
+        base, own = found["results"]
+        rows.append(
+            {
+                "task": DOMAINS.get(name),
+                "data": data.name,
+                "tokens": found["data"]["tokens"],
+                "profile": name,
+                "file_bytes": manager.store.path(name).stat().st_size,
+                "base": base["perplexity"],
+                "fine_tune": None,
+                "profile_perplexity": own["perplexity"],
+                "retention": None,
+            }
+        )
     for each in rate["rows"] if rate else []:
         if each["codec"] == "sign, row x col":
             rows.append(
                 {
+                    "task": None,
                     "data": Path(rate["data"]["path"]).name if rate else "",
                     "tokens": rate["data"]["tokens"] if rate else 0,
                     "profile": each["codec"],
+                    "file_bytes": each["file_bytes"],
                     "base": _perplexity(rate["base_loss"] if rate else 0.0),
                     "fine_tune": _perplexity(rate["reference_loss"] if rate else 0.0),
                     "profile_perplexity": _perplexity(each["loss"]),

@@ -59,16 +59,16 @@ def _sizes(rows: list[dict[str, Any]]) -> None:
 
 
 def _quality(found: dict[str, Any]) -> None:
-    heads = ("base", "fine-tune", "profile", "retention")
-    listing = _view.table("held-out data", "profile of", *heads, title="4.2 Quality, perplexity", right=heads)
+    heads = ("file", "base", "fine-tune", "profile", "retention")
+    listing = _view.table("held-out data", "profile", *heads, title="4.2 Quality, perplexity", right=heads)
     for row in found["rows"]:
         values = [row["base"], row["fine_tune"], row["profile_perplexity"]]
         numbers = [*(_view.number(value, 1) for value in values), _percent(row["retention"])]
-        listing.add_row(*map(_view.cell, [row["data"], row["profile"], *numbers]))
+        listing.add_row(*map(_view.cell, [row["data"], row["profile"], _view.size(row["file_bytes"]), *numbers]))
     listing.add_section()
     for row in found["paper"]:
         values = [_view.number(row[key], 1) for key in ("base", "fine_tune", "profile")]
-        listing.add_row(*map(_view.cell, [f"the paper: {row['task']}", "", *values, _percent(row["retention"])]))
+        listing.add_row(*map(_view.cell, [f"the paper: {row['task']}", "", "", *values, _percent(row["retention"])]))
     _view.show(listing)
 
 

@@ -31,6 +31,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    factor_scales: Annotated[
+        bool,
+        typer.Option(
+            "--factor-scales",
+            help="factor: also train a positive scale of each row and column, in place of some ranks.",
+        ),
+    ] = False,
     epochs: Annotated[
         float | None, typer.Option(metavar="E", help="Passes over the data. Default: 2.", show_default=False)
     ] = None,
@@ -153,6 +160,7 @@ def train(
         "seed": seed,
         "method": method,
         "bits_per_weight": bits_per_weight,
+        "factor_scales": factor_scales,
         "eval_every": eval_every,
         "distill_steps": distill_steps,
         "patience": patience,

@@ -15,7 +15,7 @@ from .gradients import MICRO_TOKENS
 from .road import Factor, Road, Sign
 
 FACTOR_FROM = 3_500_000_000  # what is called a 4B model
-ROADS: dict[str, type[Road]] = {"sign": Sign, "factor": Factor}
+METHODS = ("sign", "factor")
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class TrainOptions:
     """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
 
     method: `sign` or `factor`; None: `factor` for bases of 4B parameters and more (`settled`).
-    bits_per_weight: what the whole file may take; for `factor` by default 0.33.
+    bits_per_weight: what the whole file may take; for `factor` by default 0.33. factor_scales: `factor` trains a positive scale
+    of every row and column too (u and v), in ranks' place where bits are bounded.
     eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
     0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
     distill_steps: after a full-precision run of signs (`config.straight_through` off), steps of `refine`, at most as many as
@@ -41,6 +42,7 @@ class TrainOptions:
     seed: int = 0
     method: str | None = None
     bits_per_weight: float | None = None
+    factor_scales: bool = False
     config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
     eval_every: int | None = None
     patience: int | None = None
@@ -69,8 +71,10 @@ class TrainOptions:
             )
         if not (math.isfinite(self.epochs) and self.epochs > 0):
             raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
-        if self.method is not None and self.method not in ROADS:
-            raise ConfigError("unknown method", field="method", expected=", ".join(ROADS), found=self.method)
+        if self.method is not None and self.method not in METHODS:
+            raise ConfigError("unknown method", field="method", expected=", ".join(METHODS), found=self.method)
+        if self.factor_scales and self.method == "sign":
+            raise ConfigError("signs have scales anyway", field="factor_scales", expected="method factor", found="sign")
         bits = self.bits_per_weight
         if bits is not None and not (math.isfinite(bits) and 0.02 <= bits <= 4):
             raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
@@ -106,11 +110,13 @@ def settled(options: TrainOptions, model: nn.Module) -> TrainOptions:
     """`options` with a method: where none was named, the one whose latents fit beside a base of that size."""
     if options.method is not None:
         return options
-    return replace(options, method="factor" if model_count(model) >= FACTOR_FROM else "sign")
+    factor = options.factor_scales or model_count(model) >= FACTOR_FROM
+    return replace(options, method="factor" if factor else "sign")
 
 
 def road_of(options: TrainOptions, model: nn.Module) -> Road:
     """The road that `options` name, for this model. ConfigError where its bits do not pay for anything."""
-    return ROADS[settled(options, model).method or "sign"](
-        options.config, options.seed, options.bits_per_weight, targets(model)
-    )
+    given = (options.config, options.seed, options.bits_per_weight, targets(model))
+    if settled(options, model).method == "factor":
+        return Factor(*given, scaled=options.factor_scales)
+    return Sign(*given)
