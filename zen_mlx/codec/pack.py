@@ -22,16 +22,20 @@ def pack_signs(delta: Delta) -> np.ndarray:
         raise ConfigError(
             "signs need at least one column", field="shape", expected="[..., K], K >= 1", found=delta.shape
         )
-    k = delta.shape[-1]
-    flat = delta.reshape(-1, k)
-    packed = np.zeros((flat.shape[0], words(k) * 4), dtype=np.uint8)
-    used = -(-k // 8)
+    packed = unpacked_bits(delta.shape)
+    flat, out = delta.reshape(-1, delta.shape[-1]), packed.reshape(-1, packed.shape[-1])
+    over_rows(lambda rows: pack_rows(flat[rows], out[rows]), *flat.shape)
+    return packed
 
-    def pack(rows: slice) -> None:
-        packed[rows, :used] = np.packbits(flat[rows] >= 0, axis=-1, bitorder="little")
 
-    over_rows(pack, *flat.shape)
-    return packed.view("<u4").reshape(*delta.shape[:-1], words(k))
+def unpacked_bits(shape: tuple[int, ...]) -> np.ndarray:
+    """The u32 array, of zeros, that holds the signs of a delta of `shape`."""
+    return np.zeros((*shape[:-1], words(shape[-1])), dtype="<u4")
+
+
+def pack_rows(delta: np.ndarray, out: np.ndarray) -> None:
+    """`pack_signs` of some rows [n, K] into their rows of u32 [n, ceil(K/32)]."""
+    out.view(np.uint8)[:, : -(-delta.shape[-1] // 8)] = np.packbits(delta >= 0, axis=-1, bitorder="little")
 
 
 def unpack_signs(packed: np.ndarray, k: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from ..config import BLOCK_SIZES
 from ..errors import ConfigError
 from .chunks import over_rows
 from .difference import Delta
+from .pack import pack_rows
 
 SCALES = ("tensor", "row", "col", "rowcol", "block")
 _ROWCOL_PASSES = 3
@@ -51,8 +52,13 @@ def check_scale(scale: str, block: int | None) -> None:
         raise ConfigError("only block scales have a block size", field="block", expected=None, found=block)
 
 
-def fit_scales(delta: Delta, scale: str, block: int | None = None) -> tuple[np.ndarray, ...]:
-    """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, not finite)."""
+def fit_scales(
+    delta: Delta, scale: str, block: int | None = None, bits: np.ndarray | None = None
+) -> tuple[np.ndarray, ...]:
+    """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, not finite).
+
+    bits: u32 [E.., N, ceil(K/32)] that takes `pack_signs` of the delta in the same pass.
+    """
     if delta.ndim < 2 or delta.size == 0:
         raise ConfigError("scales need a matrix", field="shape", expected="[.., N, K]", found=delta.shape)
     shapes = scale_shapes(scale, delta.shape, block)
@@ -60,8 +66,10 @@ def fit_scales(delta: Delta, scale: str, block: int | None = None) -> tuple[np.n
     lead = math.prod(delta.shape[:-2])
     flat = delta.reshape(lead, *delta.shape[-2:])
     targets = [array.reshape(lead, *shape[delta.ndim - 2 :]) for array, shape in zip(out, shapes, strict=True)]
+    flat_bits = None if bits is None else bits.reshape(lead, *bits.shape[-2:])
     for index in range(lead):
-        fitted = _fit_rowcol(flat[index]) if scale == "rowcol" else (_fit_mean(flat[index], scale, block),)
+        own = None if flat_bits is None else flat_bits[index]
+        fitted = _fit_rowcol(flat[index], own) if scale == "rowcol" else (_fit_mean(flat[index], scale, block, own),)
         for target, values in zip(targets, fitted, strict=True):
             target[index] = values
     if not all(np.isfinite(array).all() for array in out):
@@ -85,13 +93,17 @@ def expand_scales(scale: str, arrays: tuple[np.ndarray, ...], shape: tuple[int, 
     return np.repeat(first, block or 1, axis=-1)[..., : shape[-1]]
 
 
-def _fit_mean(matrix: Delta, scale: str, block: int | None) -> np.ndarray:
+def _fit_mean(matrix: Delta, scale: str, block: int | None, bits: np.ndarray | None = None) -> np.ndarray:
     n, k = matrix.shape
     edges = np.arange(0, k, block or k)
+    ones = np.ones(k, np.float32)
 
     def sums(rows: slice) -> tuple[np.ndarray, np.ndarray]:
         """Sums of the magnitudes and numbers of the non-zero ones: by column, or by row and block."""
-        magnitude = np.abs(matrix[rows])
+        some = matrix[rows]
+        if bits is not None:
+            pack_rows(some, bits[rows])
+        magnitude = np.abs(some)
         there = magnitude != 0
         full = np.count_nonzero(there) == there.size
         if scale == "col":
@@ -99,7 +111,9 @@ def _fit_mean(matrix: Delta, scale: str, block: int | None) -> np.ndarray:
             return magnitude.sum(axis=0, dtype=np.float64), counts
         if len(edges) == 1:
             counts = np.full(len(there), k) if full else there.view(np.uint8).sum(axis=1, dtype=np.uint32)
-            return magnitude.sum(axis=1, dtype=np.float64)[:, None], counts[:, None]
+            total = magnitude @ ones  # by BLAS; where that overflows, in f64
+            total = total if np.isfinite(total).all() else magnitude.sum(axis=1, dtype=np.float64)
+            return total[:, None], counts[:, None]
         if full:
             counts = np.broadcast_to(np.diff(edges, append=k), (len(there), len(edges)))
         else:
@@ -119,9 +133,9 @@ def _fit_mean(matrix: Delta, scale: str, block: int | None) -> np.ndarray:
         return np.asarray(total / np.maximum(count, 1)).astype(np.float32)
 
 
-def _fit_rowcol(matrix: Delta) -> tuple[np.ndarray, np.ndarray]:
+def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     n, k = matrix.shape
-    peak = largest(matrix)
+    peak = largest(matrix, bits)
     if peak == 0 or not math.isfinite(peak):
         return np.full(n, peak), np.full(k, peak)
     # A pass over the matrix solves the rows for the columns it is given and sums up the next columns on the way. All
@@ -138,11 +152,13 @@ def _fit_rowcol(matrix: Delta) -> tuple[np.ndarray, np.ndarray]:
     return row * balance, col / balance
 
 
-def largest(matrix: Delta) -> float:
-    """The largest magnitude in a matrix; NaN where there is one."""
+def largest(matrix: Delta, bits: np.ndarray | None = None) -> float:
+    """The largest magnitude in a matrix; NaN where there is one. bits: as in `fit_scales`."""
 
     def peak(rows: slice) -> float:
         some = matrix[rows]
+        if bits is not None:
+            pack_rows(some, bits[rows])
         return float(np.maximum(some.max(), -some.min()))
 
     return float(np.max(over_rows(peak, matrix.shape[0], matrix.shape[1])))

@@ -94,5 +94,4 @@ def _plane_sums(delta: np.ndarray, part: SignPart) -> np.ndarray:
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
     """Sum of products: in f32 over rows of the last axis, the rows' sums in f64."""
     k = a.shape[-1]
-    rows = np.einsum("ij,ij->i", a.reshape(-1, k), b.reshape(-1, k))
-    return float(rows.sum(dtype=np.float64))
+    return float(np.vecdot(a.reshape(-1, k), b.reshape(-1, k)).sum(dtype=np.float64))
