@@ -22,13 +22,13 @@ def pack_signs(delta: Delta) -> np.ndarray:
         raise ConfigError(
             "signs need at least one column", field="shape", expected="[..., K], K >= 1", found=delta.shape
         )
-    packed = unpacked_bits(delta.shape)
+    packed = empty_bits(delta.shape)
     flat, out = delta.reshape(-1, delta.shape[-1]), packed.reshape(-1, packed.shape[-1])
     over_rows(lambda rows: pack_rows(flat[rows], out[rows]), *flat.shape)
     return packed
 
 
-def unpacked_bits(shape: tuple[int, ...]) -> np.ndarray:
+def empty_bits(shape: tuple[int, ...]) -> np.ndarray:
     """The u32 array, of zeros, that holds the signs of a delta of `shape`."""
     return np.zeros((*shape[:-1], words(shape[-1])), dtype="<u4")
 

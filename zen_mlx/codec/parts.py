@@ -12,7 +12,7 @@ from .chunks import over_rows
 from .difference import Delta
 from .factor import FactorPart, decode_factor
 from .floats import DTYPES, float_name, narrowed
-from .pack import unpack_signs, unpacked_bits, words
+from .pack import empty_bits, unpack_signs, words
 from .rows import RowsPart, decode_rows
 from .scales import check_scale, expand_scales, fit_scales
 
@@ -78,7 +78,7 @@ def encode_sign(
     parts: list[SignPart] = []
     rest: Delta = delta
     for plane in range(planes):
-        bits = unpacked_bits(rest.shape or (1,))
+        bits = empty_bits(rest.shape or (1,))
         part = SignPart(scale, block, bits, narrowed(fit_scales(rest, scale, block, bits), dtype))
         parts.append(part)
         if plane + 1 < planes:
