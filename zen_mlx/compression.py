@@ -66,6 +66,8 @@ class CompressOptions:
         bits = self.bits_per_weight
         if bits is not None and not 0.02 <= bits <= 4:
             raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
+        if self.only not in (None, *KINDS):
+            raise ConfigError("unknown kind of parts", field="only", expected=", ".join(KINDS), found=self.only)
         if self.planes is not None and not 1 <= self.planes <= MOST_PLANES:
             raise ConfigError("bad planes", field="planes", expected=f"1 to {MOST_PLANES}", found=self.planes)
         for name in ("labels", "mse"):
