@@ -102,10 +102,12 @@ def bitdelta(model: Any, tuned: Any, rows: list[TokenRow], wanted: argparse.Name
             mx.eval(model.trainable_parameters(), optimizer.state, loss)
             if step % 20 == 0 or step == wanted.steps - 1:
                 print(f"step {step + 1}/{wanted.steps}: {loss.item():.5f}", file=sys.stderr, flush=True)
-        return {
-            name: (pack_signs(np.array(layer._signs[0])), float(layer.c.item()))  # type: ignore[attr-defined]
-            for name, layer in layers.items()
-        }
+        return {name: _stored(np.array(layer._signs[0]), layer.c.item()) for name, layer in layers.items()}  # type: ignore[attr-defined]
+
+
+def _stored(signs: np.ndarray, c: float) -> tuple[Any, float]:
+    """(packed signs, |c|): nothing keeps c from crossing zero, and c S = (-c) (-S)."""
+    return pack_signs(signs if c >= 0 else -signs), abs(c)
 
 
 def ours(wanted: argparse.Namespace, bits: float, home: str) -> tuple[str, float]:
