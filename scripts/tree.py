@@ -18,7 +18,7 @@ OTHERS = {
     "docs/training.md": "the equations of training, and why they are these",
     "docs/how-it-works.svg": "the picture above",
     "cuda_kernels/": "CUDA sources, shipped in the wheel",
-    "examples/": "four data sets written by people, and a ready-made profile",
+    "examples/": "four data sets written by people, and a ready-made profile of each",
     "metal_kernels/": "Metal sources, shipped in the wheel",
     "scripts/quickstart": "install and run the demo",
     "scripts/test": "every check",
