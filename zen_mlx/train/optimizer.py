@@ -58,12 +58,13 @@ def _together(arrays: Mapping[str, mx.array]) -> Iterator[list[str]]:
     """The names in order, in lists of one array or of at most TOGETHER bytes."""
     names: list[str] = []
     size = 0
-    for name, array in list(arrays.items()):
-        if names and size + array.nbytes > TOGETHER:
+    sizes = {name: array.nbytes for name, array in arrays.items()}  # not the arrays, which are replaced on the way
+    for name, nbytes in sizes.items():
+        if names and size + nbytes > TOGETHER:
             yield names
             names, size = [], 0
         names.append(name)
-        size += array.nbytes
+        size += nbytes
     if names:
         yield names
 
