@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import fsio
 from .base.info import base_info
 from .base.load import load_tokenizer
 from .base.loaded import Base
@@ -27,8 +25,7 @@ from .delta.stats import LayerStats
 from .engine.babble import babble
 from .errors import InputError
 from .format.spec import DeltaTensor
-from .made import CreateReport, OnEvent, Stage, mean_of, measure_and_save
-from .names import run_dir
+from .made import CreateReport, OnEvent, Stage, claimed, mean_of, measure_and_save
 from .profiles.store import ProfileStore
 from .train import checkpoint
 from .train.distill import distill, drawn, options_of
@@ -64,39 +61,29 @@ def compress_profile(
     tell = on_event or (lambda event: None)
     began = time.monotonic()
     options = options or CompressOptions()
-    store.check_free(name, replace or resume)
-    held = load_examples(valid) if valid is not None and valid != "none" else []
-    examples: list[Example] = []
-    if text is not None:
+    if text is None:
+        if resume:
+            raise InputError("only a distillation can be resumed", field="distill", expected="the same data as before")
+        store.check_free(name, replace)
+        held = _held(valid)
+        make = Compression(base_name, base, finetuned, options, tell, on_pull)
+        tensors, layers = make.closed_form()
+        return _finish(store, make, name, tensors, layers, held, replace, began)
+    with claimed(store, name, resume, replace) as folder:
+        held = _held(valid)
         examples, imported = import_examples(text)
         tell(imported)
-    elif resume:
-        raise InputError("only a distillation can be resumed", field="distill", expected="the same data as before")
-    make = Compression(base_name, base, finetuned, options, tell, on_pull)
-    if examples:
-        with _run(store, name, resume, replace) as folder:
-            tensors, layers = _distilled(make, examples, folder)
-            report = _finish(store, make, name, tensors, layers, held, replace or resume, began)
-            checkpoint.remove(folder)
-        return report
-    tensors, layers = make.closed_form()
-    return _finish(store, make, name, tensors, layers, held, replace, began)
-
-
-@contextlib.contextmanager
-def _run(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[Path]:
-    """The locked folder of the run, as for a training."""
-    folder = run_dir(store.home, name)
-    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being made by another process"):
-        unfinished = checkpoint.exists(folder)
-        if resume and not unfinished:
-            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
-        if unfinished and not resume and not replace:
-            hint = "--resume goes on; --replace starts again"
-            raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
+        make = Compression(base_name, base, finetuned, options, tell, on_pull)
         if not resume:
             checkpoint.remove(folder)
-        yield folder
+        tensors, layers = _distilled(make, examples, folder)
+        report = _finish(store, make, name, tensors, layers, held, replace or resume, began)
+        checkpoint.remove(folder)
+        return report
+
+
+def _held(valid: Any) -> list[Example]:
+    return load_examples(valid) if valid is not None and valid != "none" else []
 
 
 def _distilled(

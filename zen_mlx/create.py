@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -23,9 +23,9 @@ from .data.examples import (
 from .data.loss import Loss
 from .data.tokens import TokenRow, crop, tokenize
 from .delta.attach import detach, model_count, target_count
-from .errors import DataError, InputError, TrainingError
+from .errors import DataError, TrainingError
 from .format.spec import DeltaTensor, Profile
-from .made import CreateReport, OnEvent, mean_of, measure_and_save, now, profile_info
+from .made import CreateReport, OnEvent, claimed, mean_of, measure_and_save, now, profile_info
 from .names import log_path, plot_path, run_dir
 from .profiles.store import ProfileStore
 from .train import checkpoint
@@ -88,7 +88,7 @@ def train_profile(
     began = time.monotonic()
     folder = run_dir(store.home, name)
     team = find_team()
-    with team.together(), _claimed(store, name, resume, replace) if team.leads else contextlib.nullcontext():
+    with team.together(), claimed(store, name, resume, replace) if team.leads else contextlib.nullcontext():
         examples, imported = import_examples(data, imports)
         tell(imported)
         examples, held = split(examples, valid, imports)
@@ -167,24 +167,6 @@ def train_profile(
         with contextlib.suppress(TrainingError):  # a rank that is gone takes nothing from what is saved
             team.lead(report.to_dict())
     return report
-
-
-@contextlib.contextmanager
-def _claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[None]:
-    """Nobody else trains profile `name` within the block; InputError when its name or its run is in the way."""
-    store.check_free(name, replace or resume)
-    folder = run_dir(store.home, name)
-    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being trained by another process"):
-        unfinished = checkpoint.exists(folder)
-        if resume and not unfinished:
-            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
-        if unfinished and not resume and not replace:
-            raise InputError(
-                f"an unfinished run of {name!r} lies here",
-                path=folder,
-                hint="--resume goes on; --replace starts again",
-            )
-        yield
 
 
 def _stored(

@@ -1,27 +1,31 @@
-"""Measure -> save: what every way of making a profile ends in, and the report of it."""
+"""Claim .. measure -> save: what every way of making a profile begins and ends in, and the report of it."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
+from . import fsio
 from .answers import BeforeAfter
 from .data.examples import Example, data_digest
 from .data.loss import Loss, mean_loss
 from .data.tokens import TokenRow
 from .delta.attach import Resident, attach, detach
 from .delta.stats import LayerStats
+from .errors import InputError
 from .format.read import read_header
 from .format.spec import Profile
 from .memory import peak_memory_bytes
-from .names import report_path
+from .names import report_path, run_dir
 from .profiles.store import ProfileStore
+from .train import checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,29 @@ class Stage:
 
 
 OnEvent = Callable[[Any], None]
+
+
+@contextlib.contextmanager
+def claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[Path]:
+    """The folder of the run that makes profile `name`; nobody else makes it within the block.
+
+    InputError when its name or its run is in the way. A KeyboardInterrupt that finds a run there says how it goes on.
+    """
+    store.check_free(name, replace or resume)
+    folder = run_dir(store.home, name)
+    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being made by another process"):
+        unfinished = checkpoint.exists(folder)
+        if resume and not unfinished:
+            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
+        if unfinished and not resume and not replace:
+            hint = "--resume goes on; --replace starts again"
+            raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
+        try:
+            yield folder
+        except KeyboardInterrupt as error:
+            if str(error) or not checkpoint.exists(folder):
+                raise
+            raise KeyboardInterrupt("interrupted; --resume goes on with what is done") from error
 
 
 @dataclass(frozen=True)
