@@ -26,6 +26,7 @@ from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.train.distill import distill, drawn, options_of
 from zen_mlx.train.events import StepReport
+from zen_mlx.train.factor import GAIN
 from zen_mlx.train.moments import Moments, importance
 from zen_mlx.train.overlay import Share, trained_arrays
 from zen_mlx.train.student import Distilled
@@ -149,6 +150,35 @@ def test_untrained_it_is_what_is_stored(kind: str, choice: Choice) -> None:
         else:
             was = decode_all([old], shape)
             np.testing.assert_allclose(decode_all([new], shape), was, atol=2e-3 * np.abs(was).max())
+
+
+@pytest.mark.parametrize("experts", [(), (3,)], ids=["linear", "experts"])
+def test_columns_take_in_the_scales_of_rows(experts: tuple[int, ...]) -> None:
+    shape = (*experts, 40, 64)
+    rng = np.random.default_rng(2)
+    delta = (rng.standard_normal((*experts, 40, 4)) @ rng.standard_normal((*experts, 4, 64))).astype(np.float32) / 30
+    tensor = DeltaTensor(shape, encode_choice(delta, Choice(((8, 4),))))
+    base = SwitchLinear(64, 40, 3) if experts else nn.Linear(64, 40)
+    share = Share()
+    share.value = 1.0
+    road = Distilled({"m.weight": tensor}, BitDeltaConfig())
+    layer = road.layer("m.weight", base, shape, share)
+    u, v = rng.standard_normal((*experts, 40)) / 200, rng.standard_normal((*experts, 64)) / 200
+    layer["u0"], layer["v0"] = mx.array(u.astype(np.float32)), mx.array(v.astype(np.float32))
+    wanted = np.exp(GAIN * u)[..., None] * decode_all(tensor.parts, shape) * np.exp(GAIN * v)[..., None, :]
+    stored = road.encode(trained_arrays({"m.weight": layer}))["m.weight"]
+    assert stored.nbytes == tensor.nbytes
+    kept = decode_all(stored.parts, shape)
+    before, after = (np.linalg.norm(each - wanted) for each in (decode_all(tensor.parts, shape), kept))
+    assert after < 0.05 * np.linalg.norm(wanted)  # the largest of a column may lie beyond its codes
+    assert after < 0.4 * before
+    x = mx.random.normal((3, 64))
+    if experts:
+        y = layer(x[:, None, None], mx.array([[0], [1], [2]])) - base(x[:, None, None], mx.array([[0], [1], [2]]))
+        exact = np.stack([kept[i] @ np.array(x[i]) for i in range(3)])
+    else:
+        y, exact = layer(x) - base(x), np.array(x) @ kept.T
+    np.testing.assert_allclose(np.array(y).reshape(3, 40), exact, atol=2e-3 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)

@@ -19,6 +19,7 @@ from mlx.utils import tree_flatten
 
 from .. import fsio
 from ..base.build import build
+from ..base.mapped import mapped
 from ..delta.encode import encode, lazy_reader
 from ..delta.targets import targets
 from ..errors import StorageError
@@ -150,8 +151,10 @@ def _encode(base: Path, tuned: Path) -> tuple[float, int, int]:
     start = time.perf_counter()
     unread = build(base)
     wanted = targets(unread)
-    names, base_of = lazy_reader(unread, as_stored=True)
+    names, base_of = lazy_reader(unread, True, mapped(base, unread))
     del unread
-    _, tuned_of = lazy_reader(build(tuned), as_stored=True)
+    changed = build(tuned)
+    _, tuned_of = lazy_reader(changed, True, mapped(tuned, changed))
+    del changed
     tensors, _ = encode(names, base_of, tuned_of, targets=wanted, scale=_SCALE)
     return time.perf_counter() - start, peak_memory_bytes(), sum(tensor.nbytes for tensor in tensors.values())

@@ -7,7 +7,7 @@ to an array of floats (4-bit weights already dequantized).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -89,29 +89,46 @@ def encode(
     return tensors, stats
 
 
-def lazy_reader(model: nn.Module, as_stored: bool = False) -> tuple[list[str], Reader]:
+def lazy_reader(
+    model: nn.Module, as_stored: bool = False, on_disk: Mapping[str, Callable[[], np.ndarray]] | None = None
+) -> tuple[list[str], Reader]:
     """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
 
-    as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy.
+    as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy. Those in `on_disk` are
+    what it returns for them (`base.mapped`), and MLX does not read them.
 
-    A tensor can be read once: nothing is kept. While one is in use, MLX's threads read the next name's from disk.
+    A tensor can be read once: nothing is kept. While one is in use, the next name's is read from disk.
     """
     waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
     names = sorted(waiting)
+    makers = on_disk or {}
 
     following = dict(pairwise(names))
-    expected: list[str] = []  # being read; nothing more is once another order than the sorted one shows
+    expected: dict[
+        str, np.ndarray | None
+    ] = {}  # being read; nothing more is once another order than the sorted one shows
+
+    def read_ahead(name: str | None) -> None:
+        if name not in waiting:
+            return
+        expected[name] = makers[name]() if name in makers else None
+        if name not in makers:
+            mx.async_eval(waiting[name][0])  # type: ignore[no-untyped-call]
 
     def read(name: str) -> np.ndarray:
+        in_order = not expected or name in expected
         value, packing = waiting.pop(name)
-        if packing:
-            value = _unpacked(value, **packing)
-        value = value if value.ndim else value.reshape(1)
-        mx.eval(value)
-        if expected in ([], [name]) and (ahead := following.get(name)) in waiting:
-            expected[:] = [ahead]
-            mx.async_eval(waiting[ahead][0])  # type: ignore[no-untyped-call]
-        return _stored(value) if as_stored else np.array(value.astype(mx.float32))
+        found = expected.pop(name, None)
+        if name in makers:
+            array = makers[name]() if found is None else found
+        else:
+            value = _unpacked(value, **packing) if packing else value
+            value = value if value.ndim else value.reshape(1)
+            mx.eval(value)
+            array = _stored(value) if as_stored else np.array(value.astype(mx.float32))
+        if in_order:
+            read_ahead(following.get(name))
+        return array
 
     return names, read
 

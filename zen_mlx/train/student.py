@@ -2,9 +2,12 @@
 
     y = base(x) + sum over parts of part(x)
     sign      scale <- scale_0 * exp(GAIN * t), t trained from 0: every scale stays positive, no sign changes
-    factor    the columns of U and V in 2, 4 and 8 bits, straight-through (`factor`), from the stored ones on
+    factor    U <- Q(U_0 diag(exp(GAIN * u))), V <- Q(V_0 diag(exp(GAIN * v))) in 2, 4 and 8 bits, straight-through
+              (`factor`): the columns U_0 and V_0 trained from the stored ones on, u [N] and v [K] from 0
 
-The other parts stay as they are. t is logarithmic, so that a step changes small and large scales by the same share.
+The other parts stay as they are. t, u and v are logarithmic, so that a step changes small and large scales by the same
+share. u and v are not stored: the columns take them in. They turn a part's rows as a whole, which no column's gradient
+asks for: with them a part of factors gets as far in as many steps as one of signs.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from .overlay import Overlay, Share, array_name
 from .schedule import Schedule
 
 _SCALES = ("row", "col", "block")
+_LOGS = {"left": "u", "right": "v"}
 
 
 class Student(Overlay):
@@ -52,6 +56,7 @@ class Student(Overlay):
                     if (scale := getattr(sign, kind)) is not None:
                         self[f"{kind}{index}"] = mx.zeros((len(scale), 1) if part.scale == "tensor" else scale.shape)
             elif isinstance(part, FactorPart) and trains(part):
+                self[f"u{index}"], self[f"v{index}"] = mx.zeros(shape[:-1]), mx.zeros((*shape[:-2], shape[-1]))
                 for number, group in enumerate(part.groups):
                     key = f"{index}_{number}"
                     self._factors[key] = group.bits
@@ -88,7 +93,9 @@ class Student(Overlay):
         ]
 
     def _side(self, side: str, key: str, bits: int) -> mx.array:
-        return straight_through(self[f"{side}{key}"], bits, self._share.value, self._ratios[f"{side}{key}"])
+        name, index = f"{side}{key}", key.partition("_")[0]
+        columns = _scaled(self[name], self[f"{_LOGS[side]}{index}"])
+        return straight_through(columns, bits, self._share.value, self._ratios[name])
 
 
 class StudentLinear(Student):
@@ -176,7 +183,9 @@ class Distilled:
             if isinstance(part, FactorPart) and array(f"left{index}_0") is not None:
                 groups = []
                 for i, group in enumerate(part.groups):
-                    left, right = array(f"left{index}_{i}"), array(f"right{index}_{i}")
+                    left, right = (
+                        _scaled(array(f"{side}{index}_{i}"), array(f"{log}{index}")) for side, log in _LOGS.items()
+                    )
                     first = _columns(group, self._tensors[name].shape)
                     ratios = [_ratio(getattr(group, side), columns) for side, columns in first.items()]
                     groups.append(stored_group(left, right, group.bits, ratios))
@@ -193,6 +202,11 @@ def _columns(group: FactorGroup, shape: tuple[int, ...]) -> dict[str, mx.array]:
     """left [.., g, N] and right [.., g, K] as they are decoded."""
     sides = {"left": (group.left, shape[-2]), "right": (group.right, shape[-1])}
     return {name: mx.array(side_values(side, group.bits, size)) for name, (side, size) in sides.items()}
+
+
+def _scaled(columns: mx.array, logs: mx.array) -> mx.array:
+    """columns [.., g, n] times exp(GAIN * logs [.., n])."""
+    return columns * mx.exp(GAIN * logs)[..., None, :]
 
 
 def _ratio(side: FactorSide, columns: mx.array) -> mx.array:

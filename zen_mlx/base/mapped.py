@@ -1,0 +1,83 @@
+"""The tensors of a model folder as they lie in its files, mapped: no byte is copied, and none is read before it is used."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import mmap
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from ..codec.difference import BF16
+from . import check
+
+_DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
+    "F16": (mx.float16, np.dtype("<f2")),
+    "F32": (mx.float32, np.dtype("<f4")),
+    "BF16": (mx.bfloat16, BF16),
+}
+
+
+def mapped(folder: Path, model: nn.Module) -> dict[str, Callable[[], np.ndarray]]:
+    """parameter name -> what maps it, for the parameters of `model`, `build(folder)`, that are a file's tensor as it is.
+
+    Those are read-only arrays in f16, f32 or `codec.difference.BF16`; the system begins to read one when it is mapped, and
+    lets go of it with the array. A parameter that mlx-lm makes out of what it reads (its graph is more than one Load),
+    renames, or keeps in another dtype is not among them. Errors: ModelFormatError for a damaged file.
+    """
+    stored = {name: place for file in check.weight_files(folder) for name, place in _places(file).items()}
+    out: dict[str, Callable[[], np.ndarray]] = {}
+    for name, array in tree_flatten(model.parameters()):
+        if name not in stored:
+            continue
+        file, offset, shape, dtype = stored[name]
+        if (
+            _DTYPES[dtype][0] == array.dtype
+            and shape == tuple(array.shape)
+            and shape
+            and array.size
+            and _is_load(array)
+        ):
+            out[name] = partial(_map, file, offset, shape, _DTYPES[dtype][1])
+    return out
+
+
+def _places(file: Path) -> dict[str, tuple[Path, int, tuple[int, ...], str]]:
+    """(file, offset in it, shape, safetensors dtype) of every tensor of one of `_DTYPES`."""
+    check.tensor_names(file)  # the package checks lengths and offsets
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header: dict[str, Any] = json.loads(handle.read(length))
+    return {
+        name: (file, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
+        for name, entry in header.items()
+        if entry.get("dtype") in _DTYPES
+    }
+
+
+def _is_load(array: mx.array) -> bool:
+    """Whether `array`, not evaluated yet, is read from a file and nothing else."""
+    graph = io.StringIO()
+    mx.export_to_dot(graph, array)
+    text = graph.getvalue()
+    return text.count("label =") == 1 and '[label ="Load"' in text
+
+
+def _map(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    count = math.prod(shape)
+    with open(file, "rb") as handle:
+        view = mmap.mmap(
+            handle.fileno(), offset - start + count * dtype.itemsize, access=mmap.ACCESS_READ, offset=start
+        )
+    if hasattr(mmap, "MADV_WILLNEED"):
+        view.madvise(mmap.MADV_WILLNEED)
+    return np.frombuffer(view, dtype, count, offset - start).reshape(shape)
