@@ -6,6 +6,7 @@ import io
 import json
 import math
 import mmap
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,9 @@ _DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
     "F32": (mx.float32, np.dtype("<f4")),
     "BF16": (mx.bfloat16, BF16),
 }
+
+_PIECE = 1 << 20
+"""Bytes asked for at a time: Linux reads no more ahead for one call than the device takes at once."""
 
 
 def mapped(folder: Path, model: nn.Module) -> dict[str, Callable[[], np.ndarray]]:
@@ -56,10 +60,11 @@ def _places(file: Path) -> dict[str, tuple[Path, int, tuple[int, ...], str]]:
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header: dict[str, Any] = json.loads(handle.read(length))
+    header.pop("__metadata__", None)  # MLX writes null for none
     return {
         name: (file, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])
         for name, entry in header.items()
-        if entry.get("dtype") in _DTYPES
+        if entry["dtype"] in _DTYPES
     }
 
 
@@ -74,10 +79,12 @@ def _is_load(array: mx.array) -> bool:
 def _map(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     start = offset - offset % mmap.ALLOCATIONGRANULARITY
     count = math.prod(shape)
+    length = offset - start + count * dtype.itemsize
     with open(file, "rb") as handle:
-        view = mmap.mmap(
-            handle.fileno(), offset - start + count * dtype.itemsize, access=mmap.ACCESS_READ, offset=start
-        )
-    if hasattr(mmap, "MADV_WILLNEED"):
-        view.madvise(mmap.MADV_WILLNEED)
+        view = mmap.mmap(handle.fileno(), length, access=mmap.ACCESS_READ, offset=start)
+        if hasattr(os, "posix_fadvise"):
+            for at in range(start, start + length, _PIECE):
+                os.posix_fadvise(handle.fileno(), at, _PIECE, os.POSIX_FADV_WILLNEED)
+        elif hasattr(mmap, "MADV_WILLNEED"):
+            view.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(view, dtype, count, offset - start).reshape(shape)
