@@ -6,7 +6,6 @@ import io
 import json
 import math
 import mmap
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,9 +24,6 @@ _DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
     "F32": (mx.float32, np.dtype("<f4")),
     "BF16": (mx.bfloat16, BF16),
 }
-
-_PIECE = 1 << 20
-"""Bytes asked for at a time: Linux reads no more ahead for one call than the device takes at once."""
 
 
 def mapped(folder: Path, model: nn.Module) -> dict[str, Callable[[], np.ndarray]]:
@@ -82,9 +78,6 @@ def _map(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     length = offset - start + count * dtype.itemsize
     with open(file, "rb") as handle:
         view = mmap.mmap(handle.fileno(), length, access=mmap.ACCESS_READ, offset=start)
-        if hasattr(os, "posix_fadvise"):
-            for at in range(start, start + length, _PIECE):
-                os.posix_fadvise(handle.fileno(), at, _PIECE, os.POSIX_FADV_WILLNEED)
-        elif hasattr(mmap, "MADV_WILLNEED"):
+        if hasattr(mmap, "MADV_WILLNEED"):
             view.madvise(mmap.MADV_WILLNEED)
     return np.frombuffer(view, dtype, count, offset - start).reshape(shape)
