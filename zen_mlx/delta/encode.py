@@ -104,9 +104,8 @@ def lazy_reader(
     makers = on_disk or {}
 
     following = dict(pairwise(names))
-    expected: dict[
-        str, np.ndarray | None
-    ] = {}  # being read; nothing more is once another order than the sorted one shows
+    # What is being read; nothing more is once another order than the sorted one shows.
+    expected: dict[str, np.ndarray | None] = {}
 
     def read_ahead(name: str | None) -> None:
         if name not in waiting:

@@ -6,8 +6,7 @@
               (`factor`): the columns U_0 and V_0 trained from the stored ones on, u [N] and v [K] from 0
 
 The other parts stay as they are. t, u and v are logarithmic, so that a step changes small and large scales by the same
-share. u and v are not stored: the columns take them in. They turn a part's rows as a whole, which no column's gradient
-asks for: with them a part of factors gets as far in as many steps as one of signs.
+share. u and v are not stored: the columns take them in. They move a row of all columns at once, as a sign's scales do.
 """
 
 from __future__ import annotations
