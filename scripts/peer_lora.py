@@ -1,13 +1,14 @@
 """mlx-lm's LoRA and `zen train` side by side: the same base, rows, tokens and steps, files of the same size.
 
     .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --steps 3
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --reference-loss 3.7383
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --rates 3e-5,1e-4,3e-4 --own-batches --steps 96
+    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --rates 3e-5,1e-4,3e-4 --steps 12 --one-by-one
+    .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --one-by-one --reference-loss 3.7134
 
 Ours is `create_profile`. Theirs is mlx-lm's own trainer on every linear layer: its step, its loss with the prompt
 masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. An adapter is kept in 16 bits, half of what mlx-lm
 writes, and its rank is the lowest that is not smaller than the profile. Each is a process of its own, so each peak is its
-own; the two take their steps in turn, so that both meet the same machine. A step has the rows that ours draws, padded to
+own; the two take their steps in turn, so that both meet the same machine, or with --one-by-one ours goes first, where the
+memory does not hold both. A step has the rows that ours draws, padded to
 the longest as mlx-lm does; with --own-batches mlx-lm sorts its rows by length, as it does alone. Both losses on --valid are
 `zen eval`'s, the adapter's after `zen profile import`; "own loss" is that of mlx-lm's layers before it. Several --rates: each
 is trained, the first is timed beside ours.
@@ -134,7 +135,9 @@ def main(wanted: argparse.Namespace) -> None:
                 members[folder.name] = Member(
                     {"kind": "lora", "rank": rank, "rate": rate, "folder": str(folder), **common}
                 )
-                in_turn(list(members.values()) if rate == rates[0] else [members[folder.name]])
+                now = list(members.values()) if rate == rates[0] else [members[folder.name]]
+                for each in [[member] for member in now] if wanted.one_by_one else [now]:
+                    in_turn(each)
                 manager.import_profile(folder, folder.name)
             base, *results = (result["loss"] for result in evaluate(manager, wanted.valid, list(members))["results"])
             for (name, member), loss in zip(members.items(), results, strict=True):
@@ -171,6 +174,7 @@ if __name__ == "__main__":
         parser.add_argument(
             "--own-batches", action="store_true", help="mlx-lm sorts the rows by length, as it does alone"
         )
+        parser.add_argument("--one-by-one", action="store_true", help="one is done before the next begins: less memory")
         parser.add_argument(
             "--reference-loss", type=float, help="a full fine-tune's loss on --valid, for the retention"
         )

@@ -12,9 +12,9 @@ from .chunks import over_rows
 from .difference import Delta
 from .factor import FactorPart, decode_factor
 from .floats import DTYPES, float_name, narrowed
-from .pack import empty_bits, unpack_signs, words
+from .pack import unpack_signs, words
 from .rows import RowsPart, decode_rows
-from .scales import check_scale, expand_scales, fit_scales
+from .scales import Seen, check_scale, expand_scales, fit_scales
 
 MAX_PARTS = 16
 
@@ -62,9 +62,16 @@ Part = SignPart | DensePart | FactorPart | RowsPart
 
 
 def encode_sign(
-    delta: Delta, scale: str = "rowcol", block: int | None = None, planes: int = 1, dtype: str = "f16"
+    delta: Delta,
+    scale: str = "rowcol",
+    block: int | None = None,
+    planes: int = 1,
+    dtype: str = "f16",
+    seen: Seen | None = None,
 ) -> list[SignPart]:
     """delta [E.., N, K] -> `planes` sign parts; plane i codes what the planes before it leave over.
+
+    `seen` takes what is found of `delta` on the way.
 
     Scales are rounded to `dtype` before the rest is taken, so a later plane also corrects the rounding. A plane whose
     scales float16 cannot hold (one over 65504, or all under 2^-17) is stored as f32 instead.
@@ -78,8 +85,9 @@ def encode_sign(
     parts: list[SignPart] = []
     rest: Delta = delta
     for plane in range(planes):
-        bits = empty_bits(rest.shape or (1,))
-        part = SignPart(scale, block, bits, narrowed(fit_scales(rest, scale, block, bits), dtype))
+        own = seen if seen is not None and plane == 0 else Seen()
+        scales = narrowed(fit_scales(rest, scale, block, own), dtype)
+        part = SignPart(scale, block, own.bits, scales)
         parts.append(part)
         if plane + 1 < planes:
             if plane == 0:

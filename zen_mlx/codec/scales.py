@@ -15,6 +15,7 @@ are given equal means.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ..config import BLOCK_SIZES
 from ..errors import ConfigError
 from .chunks import over_rows
 from .difference import Delta
-from .pack import pack_rows
+from .pack import empty_bits, pack_rows
 
 SCALES = ("tensor", "row", "col", "rowcol", "block")
 _ROWCOL_PASSES = 3
@@ -42,6 +43,14 @@ def scale_shapes(scale: str, shape: tuple[int, ...], block: int | None) -> tuple
     return shapes[scale]
 
 
+def scale_sizes(scale: str, shape: tuple[int, ...], block: int | None) -> np.ndarray:
+    """How many weights of a matrix of `shape` [.., N, K] each scale covers: a number, or one a block; not for rowcol."""
+    n, k = shape[-2:]
+    if scale == "block":
+        return np.diff(np.arange(0, k, block or k), append=k)
+    return np.asarray({"tensor": n * k, "row": k, "col": n}[scale])
+
+
 def check_scale(scale: str, block: int | None) -> None:
     """`ConfigError` unless `scale` is one of `SCALES` and `block` goes with it."""
     if scale not in SCALES:
@@ -52,12 +61,23 @@ def check_scale(scale: str, block: int | None) -> None:
         raise ConfigError("only block scales have a block size", field="block", expected=None, found=block)
 
 
-def fit_scales(
-    delta: Delta, scale: str, block: int | None = None, bits: np.ndarray | None = None
-) -> tuple[np.ndarray, ...]:
-    """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`. Errors: ConfigError (kind, shape, not finite).
+@dataclass(eq=False)
+class Seen:
+    """What the first pass over a delta D [E.., N, K] finds besides its scales.
 
-    bits: u32 [E.., N, ceil(K/32)] that takes `pack_signs` of the delta in the same pass.
+    bits: `pack_signs` of D. Of all kinds but `rowcol` also `totals`, sum |D| over what each scale covers, f64 in the shape
+    of the scales, and `energy`, ||D||^2.
+    """
+
+    bits: np.ndarray = field(default_factory=lambda: empty_bits((1,)))
+    totals: np.ndarray | None = None
+    energy: float = 0.0
+
+
+def fit_scales(delta: Delta, scale: str, block: int | None = None, seen: Seen | None = None) -> tuple[np.ndarray, ...]:
+    """Scales of delta [E.., N, K] as f32 arrays of `scale_shapes`; `seen` takes what else the pass finds.
+
+    Errors: ConfigError (kind, shape, not finite).
     """
     if delta.ndim < 2 or delta.size == 0:
         raise ConfigError("scales need a matrix", field="shape", expected="[.., N, K]", found=delta.shape)
@@ -66,10 +86,19 @@ def fit_scales(
     lead = math.prod(delta.shape[:-2])
     flat = delta.reshape(lead, *delta.shape[-2:])
     targets = [array.reshape(lead, *shape[delta.ndim - 2 :]) for array, shape in zip(out, shapes, strict=True)]
-    flat_bits = None if bits is None else bits.reshape(lead, *bits.shape[-2:])
+    if seen is not None:
+        seen.bits = empty_bits(delta.shape)
+        seen.totals = None if scale == "rowcol" else np.zeros(shapes[0])
     for index in range(lead):
-        own = None if flat_bits is None else flat_bits[index]
-        fitted = _fit_rowcol(flat[index], own) if scale == "rowcol" else (_fit_mean(flat[index], scale, block, own),)
+        bits = None if seen is None else seen.bits.reshape(lead, *seen.bits.shape[-2:])[index]
+        if scale == "rowcol":
+            fitted: tuple[np.ndarray, ...] = _fit_rowcol(flat[index], bits)
+        else:
+            mean, total, energy = _fit_mean(flat[index], scale, block, bits)
+            fitted = (mean,)
+            if seen is not None and seen.totals is not None:
+                seen.totals.reshape(lead, *total.shape)[index] = total
+                seen.energy += energy
         for target, values in zip(targets, fitted, strict=True):
             target[index] = values
     if not all(np.isfinite(array).all() for array in out):
@@ -93,44 +122,50 @@ def expand_scales(scale: str, arrays: tuple[np.ndarray, ...], shape: tuple[int, 
     return np.repeat(first, block or 1, axis=-1)[..., : shape[-1]]
 
 
-def _fit_mean(matrix: Delta, scale: str, block: int | None, bits: np.ndarray | None = None) -> np.ndarray:
+def _fit_mean(
+    matrix: Delta, scale: str, block: int | None, bits: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """(scales, sums of magnitudes, the matrix's energy); bits take the signs, without them no energy is summed up."""
     n, k = matrix.shape
     edges = np.arange(0, k, block or k)
     ones = np.ones(k, np.float32)
 
-    def sums(rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of the magnitudes and numbers of the non-zero ones: by column, or by row and block."""
-        some = matrix[rows]
+    def sums(rows: slice) -> tuple[np.ndarray, np.ndarray, float]:
+        """Sums of the magnitudes and numbers of the non-zero ones: by column, or by row and block. The energy."""
+        some, energy = matrix[rows], 0.0
         if bits is not None:
             pack_rows(some, bits[rows])
+            energy = dot(some, some)
         magnitude = np.abs(some)
-        there = magnitude != 0
-        full = np.count_nonzero(there) == there.size
+        full = bool(magnitude.min() > 0)
+        there = np.broadcast_to(True, magnitude.shape) if full else magnitude != 0
         if scale == "col":
             counts = np.full(k, len(there)) if full else np.count_nonzero(there, axis=0)
-            return magnitude.sum(axis=0, dtype=np.float64), counts
+            return magnitude.sum(axis=0, dtype=np.float64), counts, energy
         if len(edges) == 1:
             counts = np.full(len(there), k) if full else there.view(np.uint8).sum(axis=1, dtype=np.uint32)
             total = magnitude @ ones  # by BLAS; where that overflows, in f64
             total = total if np.isfinite(total).all() else magnitude.sum(axis=1, dtype=np.float64)
-            return total[:, None], counts[:, None]
+            return total[:, None], counts[:, None], energy
         if full:
-            counts = np.broadcast_to(np.diff(edges, append=k), (len(there), len(edges)))
+            counts = np.broadcast_to(scale_sizes("block", matrix.shape, block), (len(there), len(edges)))
         else:
             counts = np.add.reduceat(there, edges, axis=1, dtype=np.float64)
-        return np.add.reduceat(magnitude, edges, axis=1, dtype=np.float64), counts
+        return np.add.reduceat(magnitude, edges, axis=1, dtype=np.float64), counts, energy
 
     found = over_rows(sums, n, k)
+    totals, counts = [each[0] for each in found], [each[1] for each in found]
     if scale == "col":
-        total, count = (_added([each[i] for each in found]) for i in (0, 1))
+        total, count = _added(totals), _added(counts)
     else:
-        total, count = (np.concatenate([each[i] for each in found]).astype(np.float64) for i in (0, 1))
+        total, count = (np.concatenate(each).astype(np.float64) for each in (totals, counts))
     if scale == "tensor":
         total, count = total.sum(), count.sum()
     elif scale == "row":
         total, count = total[:, 0], count[:, 0]
     with np.errstate(over="ignore"):
-        return np.asarray(total / np.maximum(count, 1)).astype(np.float32)
+        mean = np.asarray(total / np.maximum(count, 1)).astype(np.float32)
+    return mean, np.asarray(total), sum(each[2] for each in found)
 
 
 def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +175,7 @@ def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarr
         return np.full(n, peak), np.full(k, peak)
     # A pass over the matrix solves the rows for the columns it is given and sums up the next columns on the way. All
     # vectors stay in [0, 1] and only the matrix carries its unit: no product leaves float32's range.
-    col = _fit_mean(matrix, "col", None).astype(np.float64) / peak
+    col = _fit_mean(matrix, "col", None)[0].astype(np.float64) / peak
     row = np.zeros(n)
     for passes_left in reversed(range(_ROWCOL_PASSES)):
         col /= col.max()
@@ -153,7 +188,7 @@ def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarr
 
 
 def largest(matrix: Delta, bits: np.ndarray | None = None) -> float:
-    """The largest magnitude in a matrix; NaN where there is one. bits: as in `fit_scales`."""
+    """The largest magnitude in a matrix; NaN where there is one. bits: u32 [N, ceil(K/32)] that takes its signs."""
 
     def peak(rows: slice) -> float:
         some = matrix[rows]
@@ -185,6 +220,12 @@ def _solve_rows(
         return unit @ magnitude, np.asarray(square.sum() if mask is None else square @ mask)
 
     return over_rows(solve, matrix.shape[0], matrix.shape[1])
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> float:
+    """Sum of products: in f32 over rows of the last axis, the rows' sums in f64."""
+    k = a.shape[-1]
+    return float(np.vecdot(a.reshape(-1, k), b.reshape(-1, k)).sum(dtype=np.float64))
 
 
 def _added(vectors: list[np.ndarray]) -> np.ndarray:

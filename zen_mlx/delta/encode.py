@@ -19,7 +19,7 @@ from ..codec.chunks import over_rows, row_chunks
 from ..codec.difference import BF16, Delta, Difference
 from ..codec.parts import DensePart, Part, SignPart, encode_sign
 from ..codec.rows import encode_rows
-from ..codec.scales import largest
+from ..codec.scales import Seen
 from ..errors import ConfigError, ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 from .stats import LayerStats, measure
@@ -69,21 +69,20 @@ def encode(
         del base, tuned
         if delta is not None:
             parts: list[Part] = []
-            own_signs = False
+            seen = None
             if name in targets and parts_of is not None:
                 _check_finite(name, delta)
                 parts.extend(parts_of(name, delta))
             elif name in targets:
-                parts.extend(_signs(name, delta, scale, block, planes, dtype))
-                own_signs = planes == 1
-            elif grown or has_few_rows(delta):
-                _check_finite(name, delta)
-                parts.append(encode_rows(np.asarray(delta), dtype))
+                seen = Seen() if planes == 1 else None
+                parts.extend(_signs(name, delta, scale, block, planes, dtype, seen))
             else:
-                parts.append(_dense(delta, _check_finite(name, delta), dtype))
+                peaks = _check_finite(name, delta)
+                few = grown or has_few_rows(delta.shape, peaks)
+                parts.append(encode_rows(np.asarray(delta), dtype) if few else _dense(delta, peaks.max(), dtype))
             if parts:
                 tensors[name] = DeltaTensor(delta.shape, tuple(parts))
-                stats.append(measure(name, delta, tensors[name], own_signs))
+                stats.append(measure(name, delta, tensors[name], seen))
         if progress is not None:
             progress(done, len(names), name)
     return tensors, stats
@@ -175,20 +174,22 @@ def _differs(delta: Delta) -> bool:
     return any(bool(delta[rows].any()) for rows in row_chunks(*delta.shape))
 
 
-def _check_finite(name: str, delta: Delta) -> float:
-    """The largest magnitude; ModelFormatError unless it is finite."""
-    peak = largest(_as_matrix(delta))
-    if not np.isfinite(peak):
+def _check_finite(name: str, delta: Delta) -> np.ndarray:
+    """`row_peaks`; ModelFormatError unless all are finite."""
+    peaks = row_peaks(delta)
+    if not np.isfinite(peaks).all():
         raise ModelFormatError(
-            "a weight is not a finite number", field=name, expected="finite numbers", found=str(peak)
+            "a weight is not a finite number", field=name, expected="finite numbers", found=str(peaks.max())
         )
-    return peak
+    return peaks
 
 
-def _signs(name: str, delta: Delta, scale: str, block: int | None, planes: int, dtype: str) -> list[SignPart]:
+def _signs(
+    name: str, delta: Delta, scale: str, block: int | None, planes: int, dtype: str, seen: Seen | None
+) -> list[SignPart]:
     """`encode_sign`; the scales of what is not finite are not either, so that no pass looks for it before."""
     try:
-        return encode_sign(delta, scale, block, planes, dtype)
+        return encode_sign(delta, scale, block, planes, dtype, seen)
     except ConfigError:
         _check_finite(name, delta)
         raise
@@ -198,13 +199,20 @@ def _as_matrix(delta: Delta) -> Delta:
     return delta.reshape(-1, delta.shape[-1] if delta.ndim else 1)
 
 
-def has_few_rows(delta: Delta) -> bool:
-    """Whether `delta` is a matrix of which less than half the rows are not zero."""
-    if delta.ndim != 2:
-        return False
-    rows, columns = delta.shape
-    changed = over_rows(lambda some: int(np.count_nonzero(delta[some].any(axis=1))), rows, columns)
-    return 2 * sum(changed) < rows
+def row_peaks(delta: Delta) -> np.ndarray:
+    """The largest magnitude in each row [.., K] of `delta`; NaN where there is one."""
+    matrix = _as_matrix(delta)
+
+    def peaks(rows: slice) -> np.ndarray:
+        some = matrix[rows]
+        return np.asarray(np.maximum(some.max(axis=1), -some.min(axis=1)))
+
+    return np.concatenate(over_rows(peaks, *matrix.shape))
+
+
+def has_few_rows(shape: tuple[int, ...], peaks: np.ndarray) -> bool:
+    """Whether a delta of `shape` with these `row_peaks` is a matrix of which less than half the rows are not zero."""
+    return len(shape) == 2 and 2 * int(np.count_nonzero(peaks)) < len(peaks)
 
 
 def _dense(delta: Delta, peak: float, dtype: str) -> DensePart:

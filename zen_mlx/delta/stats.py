@@ -10,7 +10,7 @@ import numpy as np
 from ..codec.chunks import over_rows
 from ..codec.difference import Delta
 from ..codec.parts import DensePart, Part, SignPart, decode_all, rows_of
-from ..codec.scales import expand_scales
+from ..codec.scales import Seen, dot, scale_sizes
 from ..format.spec import DeltaTensor
 
 
@@ -31,9 +31,12 @@ class LayerStats:
     nbytes: int
 
 
-def measure(name: str, delta: Delta, tensor: DeltaTensor, own_signs: bool = False) -> LayerStats:
-    """Compare a non-zero delta with what `tensor` decodes to; own_signs: it is one plane, and its signs are the delta's."""
-    energy, kept_energy, shared, lost = (float(each) for each in _sums(delta, tensor, own_signs))
+def measure(name: str, delta: Delta, tensor: DeltaTensor, seen: Seen | None = None) -> LayerStats:
+    """Compare a non-zero delta with what `tensor` decodes to.
+
+    seen: what `encode_sign` saw of the delta when it made the one plane that `tensor` consists of.
+    """
+    energy, kept_energy, shared, lost = (float(each) for each in _sums(delta, tensor, seen))
     lost /= energy
     return LayerStats(
         name=name,
@@ -46,12 +49,14 @@ def measure(name: str, delta: Delta, tensor: DeltaTensor, own_signs: bool = Fals
     )
 
 
-def _sums(delta: Delta, tensor: DeltaTensor, own_signs: bool) -> np.ndarray:
+def _sums(delta: Delta, tensor: DeltaTensor, seen: Seen | None) -> np.ndarray:
     """||D||^2, ||D'||^2, <D, D'> and ||D' - D||^2; signs and plain values are looked at a few rows at a time."""
     shape = tensor.shape if len(tensor.shape) > 1 else (1, *(tensor.shape or (1,)))
     n, k = shape[-2:]
     flat = delta.reshape(-1, k)
     parts: list[SignPart | DensePart] = [part for part in tensor.parts if isinstance(part, SignPart | DensePart)]
+    if seen is not None and seen.totals is not None and isinstance(parts[0], SignPart):
+        return _seen_sums(parts[0], seen.totals, seen.energy, shape)
     if len(parts) < len(tensor.parts):
         parts = [DensePart(decode_all(tensor.parts, tensor.shape))]
     total = np.zeros(4)
@@ -60,8 +65,9 @@ def _sums(delta: Delta, tensor: DeltaTensor, own_signs: bool) -> np.ndarray:
         def sums(rows: slice, matrix: int = matrix) -> np.ndarray:
             some = flat[matrix * n + rows.start : matrix * n + rows.stop]
             kept = [rows_of(part, shape, matrix, rows) for part in parts]
-            plane = kept[0]
-            return _plane_sums(some, plane) if own_signs and isinstance(plane, SignPart) else _decoded_sums(some, kept)
+            if seen is not None and isinstance(kept[0], SignPart):
+                return _rowcol_sums(some, *kept[0].scales)
+            return _decoded_sums(some, kept)
 
         total += np.sum(over_rows(sums, n, k), axis=0)
     return total
@@ -69,29 +75,23 @@ def _sums(delta: Delta, tensor: DeltaTensor, own_signs: bool) -> np.ndarray:
 
 def _decoded_sums(delta: np.ndarray, parts: Sequence[Part]) -> np.ndarray:
     kept = decode_all(parts, delta.shape)
-    found = [_dot(delta, delta), _dot(kept, kept), _dot(delta, kept)]
+    found = [dot(delta, delta), dot(kept, kept), dot(delta, kept)]
     kept -= delta
-    return np.array([*found, _dot(kept, kept)])
+    return np.array([*found, dot(kept, kept)])
 
 
-def _plane_sums(delta: np.ndarray, part: SignPart) -> np.ndarray:
-    """The same of D' = s sign(D), without decoding it: <D, D'> = sum s |D|, ||D'||^2 = sum s^2."""
-    n, k = delta.shape
-    magnitude = np.abs(delta)
-    if part.scale == "block":
-        scale = expand_scales("block", part.scales, delta.shape, part.block)
-        shared, kept = _dot(magnitude, scale), _dot(scale, scale)
-    else:
-        given = [np.asarray(array, np.float32) for array in part.scales]
-        row = np.broadcast_to(given[0] if part.scale != "col" else np.float32(1), n)
-        col = np.broadcast_to(given[-1] if part.scale in ("col", "rowcol") else np.float32(1), k)
-        shared = float(np.dot((magnitude @ np.ascontiguousarray(col)).astype(np.float64), row))
-        kept = float(np.square(row, dtype=np.float64).sum() * np.square(col, dtype=np.float64).sum())
-    energy = _dot(delta, delta)
+def _seen_sums(part: SignPart, totals: np.ndarray, energy: float, shape: tuple[int, ...]) -> np.ndarray:
+    """The same of D' = s sign(D), from the sums of |D| under each scale: <D, D'> = sum s |D|, ||D'||^2 = sum s^2."""
+    scale = np.asarray(part.scales[0], np.float64)
+    shared = float((scale * totals).sum())
+    kept = float((np.square(scale) * scale_sizes(part.scale, shape, part.block)).sum())
     return np.array([energy, kept, shared, energy - 2 * shared + kept])
 
 
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
-    """Sum of products: in f32 over rows of the last axis, the rows' sums in f64."""
-    k = a.shape[-1]
-    return float(np.vecdot(a.reshape(-1, k), b.reshape(-1, k)).sum(dtype=np.float64))
+def _rowcol_sums(delta: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+    """The same of some rows [n, K] of D with a scale for each row and column."""
+    row, col = (each.astype(np.float32) for each in (row, col))
+    shared = float(np.dot((np.abs(delta) @ col).astype(np.float64), row))
+    kept = float(np.square(row, dtype=np.float64).sum() * np.square(col, dtype=np.float64).sum())
+    energy = dot(delta, delta)
+    return np.array([energy, kept, shared, energy - 2 * shared + kept])

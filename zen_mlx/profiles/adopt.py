@@ -15,7 +15,7 @@ import numpy as np
 from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.parts import DensePart, Part, SignPart
 from ..codec.rows import RowsPart
-from ..delta.encode import has_few_rows
+from ..delta.encode import has_few_rows, row_peaks
 from ..errors import InputError, TargetError
 from ..format.foreign.spec import Entry, Foreign, Lora, Whole
 from ..format.spec import DeltaTensor
@@ -160,11 +160,12 @@ def _changed(
     delta = tuned - base
     if not delta.any():
         return None
-    if not np.isfinite(delta).all():
+    peaks = row_peaks(delta)
+    if not np.isfinite(peaks).all():
         raise TargetError(
             "a difference is out of float32's range", field=name, expected="finite numbers", found="infinity"
         )
-    if grown or has_few_rows(delta):
+    if grown or has_few_rows(delta.shape, peaks):
         rows = np.flatnonzero(delta.any(axis=1))
         values = _exact(delta[rows]).values
         return DeltaTensor(delta.shape, (RowsPart(rows.astype("<u4"), values),))
