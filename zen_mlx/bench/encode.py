@@ -19,7 +19,7 @@ from mlx.utils import tree_flatten
 
 from .. import fsio
 from ..base.build import build
-from ..base.mapped import mapped
+from ..base.stored import stored
 from ..delta.encode import encode, lazy_reader
 from ..delta.targets import targets
 from ..errors import StorageError
@@ -151,10 +151,10 @@ def _encode(base: Path, tuned: Path) -> tuple[float, int, int]:
     start = time.perf_counter()
     unread = build(base)
     wanted = targets(unread)
-    names, base_of = lazy_reader(unread, as_stored=True, on_disk=mapped(base, unread))
+    names, base_of = lazy_reader(unread, as_stored=True, on_disk=stored(base, unread))
     del unread
     changed = build(tuned)
-    _, tuned_of = lazy_reader(changed, as_stored=True, on_disk=mapped(tuned, changed))
+    _, tuned_of = lazy_reader(changed, as_stored=True, on_disk=stored(tuned, changed))
     del changed
     tensors, _ = encode(names, base_of, tuned_of, targets=wanted, scale=_SCALE)
     return time.perf_counter() - start, peak_memory_bytes(), sum(tensor.nbytes for tensor in tensors.values())

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
 
 from .chunks import over_rows
+from .on_disk import OnDisk
 
 BF16 = np.dtype([("bf16", "<u2")])
 """How an array of bfloat16, for which NumPy has no type, says what its 16 bits are."""
+
+Floats = np.ndarray | OnDisk
+
+
+class _Memory(threading.local):
+    """What a thread reads into, for each array of a pair."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, bytearray] = {}
+
+
+_memory = _Memory()
 
 
 class Difference:
     """tuned - base of two arrays of one shape and of any floats. d[rows]: an f32 array; d[i]: the difference at i."""
 
-    def __init__(self, tuned: np.ndarray, base: np.ndarray) -> None:
+    def __init__(self, tuned: Floats, base: Floats) -> None:
         self._pair = (tuned, base)
         self.shape: tuple[int, ...] = tuned.shape
         self.ndim = len(self.shape)
@@ -28,9 +42,9 @@ class Difference:
         return Difference(tuned.reshape(*shape), base.reshape(*shape))
 
     def __getitem__(self, index: Any) -> Any:
-        tuned, base = (array[index] for array in self._pair)
         if not isinstance(index, slice):
-            return Difference(tuned, base)
+            return Difference(*(array[index] for array in self._pair))
+        tuned, base = (_rows(array, index, at) for at, array in enumerate(self._pair))
         out = _float32(tuned)
         return np.subtract(out, _float32(base), out=out if out is not tuned else None)
 
@@ -44,6 +58,19 @@ class Difference:
 
         over_rows(fill, *flat.shape)
         return out
+
+
+def _rows(array: Floats, rows: slice, at: int) -> np.ndarray:
+    """Those on disk lie in this thread's memory for `at` until it reads the next ones."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array[rows])
+
+    def memory_of(nbytes: int) -> memoryview:
+        if len(_memory.held.get(at, b"")) < nbytes:
+            _memory.held[at] = bytearray(nbytes)
+        return memoryview(_memory.held[at])[:nbytes]
+
+    return array.read(rows, memory_of)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

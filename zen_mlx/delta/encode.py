@@ -1,8 +1,8 @@
 """D = tuned - base, stored as signs and scales: a fine-tuned checkpoint becomes the tensors of a profile.
 
-Tensor by tensor: one base tensor and one tuned tensor, as stored, are in memory at a time, and the next two are being
-read; their difference is made a few rows at a time. Knows nothing about files: it is handed two functions from a name
-to an array of floats (4-bit weights already dequantized).
+Tensor by tensor, and their difference is made a few rows at a time, which is also what is read of tensors that are handed
+over on disk. Others, as stored, are in memory one of the base and one of the fine-tune at a time, and the next two are being
+read. It is handed two functions from a name to an array of floats (4-bit weights already dequantized).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..codec.chunks import over_rows, row_chunks
-from ..codec.difference import BF16, Delta, Difference
+from ..codec.difference import BF16, Delta, Difference, Floats
+from ..codec.on_disk import OnDisk
 from ..codec.parts import DensePart, Part, SignPart, encode_sign
 from ..codec.rows import encode_rows
 from ..codec.scales import Seen
@@ -28,7 +29,7 @@ from .targets import arrays, is_quantized
 # Under this a float16 keeps fewer than 8 significant bits.
 _F16_SMALLEST = 2.0**-17
 
-Reader = Callable[[str], np.ndarray]
+Reader = Callable[[str], Floats]
 Progress = Callable[[int, int, str], None]
 PartsOf = Callable[[str, Delta], Sequence[Part]]
 
@@ -64,7 +65,8 @@ def encode(
         base, tuned = base_of(name), tuned_of(name)
         grown = name in growing and base.ndim == 2 and len(tuned) > len(base)
         if grown:
-            base = np.concatenate([base, np.zeros((len(tuned) - len(base), base.shape[1]), base.dtype)])
+            more = np.zeros((len(tuned) - len(base), base.shape[1]), base.dtype)
+            base = np.concatenate([np.asarray(base), more])
         delta = _difference(name, base, tuned)
         del base, tuned
         if delta is not None:
@@ -89,44 +91,42 @@ def encode(
 
 
 def lazy_reader(
-    model: nn.Module, as_stored: bool = False, on_disk: Mapping[str, Callable[[], np.ndarray]] | None = None
+    model: nn.Module, as_stored: bool = False, on_disk: Mapping[str, Callable[[], OnDisk]] | None = None
 ) -> tuple[list[str], Reader]:
     """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
 
     as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy. Those in `on_disk` are
-    what it returns for them (`base.mapped`), and MLX does not read them.
+    what it returns for them (`base.stored`), and MLX does not read them.
 
-    A tensor can be read once: nothing is kept. While one is in use, the next name's is read from disk.
+    A tensor can be read once: nothing is kept. While MLX's is in use, it reads the next name's.
     """
     waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
     names = sorted(waiting)
-    makers = on_disk or {}
+    openers = on_disk or {}
 
     following = dict(pairwise(names))
     # What is being read; nothing more is once another order than the sorted one shows.
-    expected: dict[str, np.ndarray | None] = {}
+    expected: set[str] = set()
 
     def read_ahead(name: str | None) -> None:
-        if name not in waiting:
-            return
-        expected[name] = makers[name]() if name in makers else None
-        if name not in makers:
-            mx.async_eval(waiting[name][0])  # type: ignore[no-untyped-call]
+        if name in waiting:
+            expected.add(name)
+            if name not in openers:
+                mx.async_eval(waiting[name][0])  # type: ignore[no-untyped-call]
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str) -> Floats:
         in_order = not expected or name in expected
+        expected.discard(name)
         value, packing = waiting.pop(name)
-        found = expected.pop(name, None)
-        if name in makers:
-            array = makers[name]() if found is None else found
-        else:
+        if name not in openers:
             value = _unpacked(value, **packing) if packing else value
             value = value if value.ndim else value.reshape(1)
             mx.eval(value)
-            array = _stored(value) if as_stored else np.array(value.astype(mx.float32))
         if in_order:
             read_ahead(following.get(name))
-        return array
+        if name in openers:
+            return openers[name]()
+        return _stored(value) if as_stored else np.array(value.astype(mx.float32))
 
     return names, read
 
@@ -156,7 +156,7 @@ def _packing(module: nn.Module, key: str) -> dict[str, Any]:
     return {**kept, "group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}
 
 
-def _difference(name: str, base: np.ndarray, tuned: np.ndarray) -> Difference | None:
+def _difference(name: str, base: Floats, tuned: Floats) -> Difference | None:
     """tuned - base in f32, None where nothing changed."""
     if base.shape != tuned.shape:
         raise TargetError(

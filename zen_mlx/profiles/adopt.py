@@ -7,7 +7,7 @@ a whole parameter its difference from the base's: rows where few changed, else d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +15,12 @@ import numpy as np
 from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.parts import DensePart, Part, SignPart
 from ..codec.rows import RowsPart
-from ..delta.encode import has_few_rows, row_peaks
+from ..delta.encode import Reader, has_few_rows, row_peaks
 from ..errors import InputError, TargetError
 from ..format.foreign.spec import Entry, Foreign, Lora, Whole
 from ..format.spec import DeltaTensor
 from .places import Parameter, Placed, describe, place
 from .slices import is_zero, join_signs, shape_of, stack_signs
-
-Reader = Callable[[str], np.ndarray]
 
 
 def adopt(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> dict[str, DeltaTensor]:
@@ -144,7 +142,7 @@ def _changed(
     name: str, pieces: list[Placed], wholes: list[Whole], parameter: Parameter, base_of: Reader, whole: bool
 ) -> DeltaTensor | None:
     """The parameter's difference from the base's, None where there is none."""
-    base = base_of(name)
+    base = np.asarray(base_of(name))
     tuned = wholes[0].values.astype("<f4")
     if not whole:
         tuned = base.copy()

@@ -13,9 +13,9 @@ import numpy as np
 from ..base.build import build
 from ..base.fingerprint import fingerprint
 from ..base.info import base_info
-from ..base.mapped import mapped
 from ..base.progress import Progress
 from ..base.pull import pull
+from ..base.stored import stored
 from ..codec.parts import decode_all
 from ..delta.encode import Reader, lazy_reader
 from ..delta.targets import (
@@ -83,11 +83,11 @@ def open_tuned(finetuned: str, base_name: str, on_pull: Progress | None = None) 
             return decode_all(exact.tensors[name].parts, exact.tensors[name].shape)
 
         return Tuned(folder, names, zeros, change, *facts, shapes, exact)
-    base_names, base_of = lazy_reader(unread, as_stored=True, on_disk=mapped(base_folder, unread))
+    base_names, base_of = lazy_reader(unread, as_stored=True, on_disk=stored(base_folder, unread))
     del unread  # or every tensor that is read would stay
     tuned = build(folder)
     tuned_shapes = _shapes(tuned)
-    tuned_names, tuned_of = lazy_reader(tuned, as_stored=True, on_disk=mapped(folder, tuned))
+    tuned_names, tuned_of = lazy_reader(tuned, as_stored=True, on_disk=stored(folder, tuned))
     del tuned
     odd = sorted(set(tuned_names) - set(base_names)) or sorted(set(base_names) - set(tuned_names))
     if odd:

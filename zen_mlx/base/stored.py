@@ -1,11 +1,9 @@
-"""The tensors of a model folder as they lie in its files, mapped: no byte is copied, and none is read before it is used."""
+"""The tensors of a model folder as they lie in its files: rows of one are read when they are used."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
-import mmap
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..codec.difference import BF16
+from ..codec.on_disk import OnDisk
 from . import check
 
 _DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
@@ -26,19 +25,19 @@ _DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
 }
 
 
-def mapped(folder: Path, model: nn.Module) -> dict[str, Callable[[], np.ndarray]]:
-    """parameter name -> what maps it, for the parameters of `model`, `build(folder)`, that are a file's tensor as it is.
+def stored(folder: Path, model: nn.Module) -> dict[str, Callable[[], OnDisk]]:
+    """parameter name -> what opens it, for the parameters of `model`, `build(folder)`, that are a file's tensor as it is.
 
-    Those are read-only arrays in f16, f32 or `codec.difference.BF16`; the system begins to read one when it is mapped, and
-    lets go of it with the array. A parameter that mlx-lm makes out of what it reads (its graph is more than one Load),
-    renames, or keeps in another dtype is not among them. Errors: ModelFormatError for a damaged file.
+    Those are in f16, f32 or `codec.difference.BF16`. A parameter that mlx-lm makes out of what it reads
+    (its graph is more than one Load), renames, or keeps in another dtype is not among them. Errors: ModelFormatError for a
+    damaged file.
     """
-    stored = {name: place for file in check.weight_files(folder) for name, place in _places(file).items()}
-    out: dict[str, Callable[[], np.ndarray]] = {}
+    places = {name: place for file in check.weight_files(folder) for name, place in _places(file).items()}
+    out: dict[str, Callable[[], OnDisk]] = {}
     for name, array in tree_flatten(model.parameters()):
-        if name not in stored:
+        if name not in places:
             continue
-        file, offset, shape, dtype = stored[name]
+        file, offset, shape, dtype = places[name]
         if (
             _DTYPES[dtype][0] == array.dtype
             and shape == tuple(array.shape)
@@ -46,7 +45,7 @@ def mapped(folder: Path, model: nn.Module) -> dict[str, Callable[[], np.ndarray]
             and array.size
             and _is_load(array)
         ):
-            out[name] = partial(_map, file, offset, shape, _DTYPES[dtype][1])
+            out[name] = partial(OnDisk, file, offset, shape, _DTYPES[dtype][1])
     return out
 
 
@@ -70,14 +69,3 @@ def _is_load(array: mx.array) -> bool:
     mx.export_to_dot(graph, array)
     text = graph.getvalue()
     return text.count("label =") == 1 and '[label ="Load"' in text
-
-
-def _map(file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    start = offset - offset % mmap.ALLOCATIONGRANULARITY
-    count = math.prod(shape)
-    length = offset - start + count * dtype.itemsize
-    with open(file, "rb") as handle:
-        view = mmap.mmap(handle.fileno(), length, access=mmap.ACCESS_READ, offset=start)
-        if hasattr(mmap, "MADV_WILLNEED"):
-            view.madvise(mmap.MADV_WILLNEED)
-    return np.frombuffer(view, dtype, count, offset - start).reshape(shape)
