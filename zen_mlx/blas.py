@@ -57,6 +57,7 @@ def load() -> Status:
 def _load() -> Status:
     if sys.platform != "linux":
         return Status("MLX's own", None, None, False, "not needed on this platform")
+    _keep_freed_memory()
     site = _site_of_mlx()
     if site is None:
         return Status("none", None, None, False, "MLX is not installed")
@@ -68,7 +69,6 @@ def _load() -> Status:
         reason = "mlx was imported before zen_mlx, so MLX uses its slow reference BLAS; import zen_mlx first"
         warnings.warn(reason, ImportOrderWarning, stacklevel=4)
         return Status("MLX's reference BLAS", None, None, False, reason)
-    _keep_freed_memory()
     # Idle OpenBLAS threads spin for ~20 ms by default, which takes the cores from MLX's own threads and everyone else's.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
     failures = []
@@ -93,6 +93,7 @@ def _keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next array instead of giving it back to the system.
 
     MLX frees and allocates hundreds of megabytes at every training step; mapping them anew each time cost a third of it.
+    NumPy's temporaries are a megabyte each where a checkpoint is encoded: a subtraction took ten times as long.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
@@ -183,5 +184,6 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _site_of_mlx() -> Path | None:
     """The folder MLX is installed in, found without importing it."""
     spec = importlib.util.find_spec("mlx")
-    places = list(spec.submodule_search_locations or ()) if spec is not None else []
-    return Path(places[0]).parent if places else None
+    places = [Path(place) for place in spec.submodule_search_locations or ()] if spec is not None else []
+    # A folder "mlx" where the program was started is a part of the package, too.
+    return next((place.parent for place in places if any(place.glob("core.*"))), None)

@@ -131,12 +131,18 @@ def test_a_broken_library_is_a_reason_not_a_crash(tmp_path: Path) -> None:
 )
 def test_cuda_build_is_left_alone(tmp_path: Path, files: list[str], reason: str) -> None:
     (tmp_path / "mlx").mkdir()
-    (tmp_path / "mlx" / "__init__.py").touch()
+    for name in ("__init__.py", "core.so"):
+        (tmp_path / "mlx" / name).touch()
     for name in files:
         (tmp_path / name).mkdir()
     out = json.loads(run(SHOW, PYTHONPATH=str(tmp_path)))
     assert not out["loaded"]
     assert reason in out["reason"]
+
+
+def test_a_folder_called_mlx_where_it_is_started_is_not_mlx(tmp_path: Path) -> None:
+    (tmp_path / "mlx").mkdir()
+    assert bool(json.loads(run(SHOW, PYTHONPATH=str(tmp_path)))["loaded"]) == loaded_here()
 
 
 def test_status_is_stable() -> None:

@@ -9,10 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TypeVar
-
-import numpy as np
 
 _Result = TypeVar("_Result")
 
@@ -20,8 +17,6 @@ CHUNK_ELEMENTS = 1 << 18
 """Elements handled at a time: temporaries stay in the processor's cache whatever the tensor's size."""
 _ALONE = 2
 """As many chunks are done before another thread would have begun."""
-_KEPT_BYTES = 31 << 20
-"""glibc's malloc keeps freed memory up to twice the largest block under 32 MiB that was ever freed, and gives the rest back."""
 
 
 def row_chunks(rows: int, columns: int) -> Iterator[slice]:
@@ -33,19 +28,12 @@ def row_chunks(rows: int, columns: int) -> Iterator[slice]:
 
 def over_rows(work: Callable[[slice], _Result], rows: int, columns: int) -> list[_Result]:
     """The results in the chunks' order; what `work` raises is raised here. `work` writes to its own rows only."""
-    _keep_freed_memory()
     chunks = list(row_chunks(rows, columns))
     threads = min(len(chunks), _cores())
     if threads < 2 or len(chunks) <= _ALONE:
         return [work(chunk) for chunk in chunks]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, chunks))
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Let malloc keep what the chunks' temporaries take: got from the system anew, a subtraction takes ten times as long."""
-    np.empty(_KEPT_BYTES, np.uint8)
 
 
 def _cores() -> int:
