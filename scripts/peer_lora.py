@@ -5,13 +5,13 @@
     .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --one-by-one --reference-loss 3.7134
 
 Ours is `create_profile`. Theirs is mlx-lm's own trainer on every linear layer: its step, its loss with the prompt
-masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. An adapter is kept in 16 bits, half of what mlx-lm
-writes, and its rank is the lowest that is not smaller than the profile. Each is a process of its own, so each peak is its
-own; the two take their steps in turn, so that both meet the same machine, or with --one-by-one ours goes first, where the
-memory does not hold both. A step has the rows that ours draws, padded to
-the longest as mlx-lm does; with --own-batches mlx-lm sorts its rows by length, as it does alone. Both losses on --valid are
-`zen eval`'s, the adapter's after `zen profile import`; "own loss" is that of mlx-lm's layers before it. Several --rates: each
-is trained, the first is timed beside ours.
+masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. MLX keeps at most as much of freed arrays as under
+ours: on a CPU its own default is what the machine has. An adapter is kept in 16 bits, half of what mlx-lm writes, and its
+rank is the lowest that is not smaller than the profile. Each is a process of its own, so each peak is its own; the two take
+their steps in turn, so that both meet the same machine, or with --one-by-one ours goes first, where the memory does not
+hold both. A step has the rows that ours draws, padded to the longest as mlx-lm does; with --own-batches mlx-lm sorts its
+rows by length, as it does alone. Both losses on --valid are `zen eval`'s, the adapter's after `zen profile import`; "own
+loss" is that of mlx-lm's layers before it. Several --rates: each is trained, the first is timed beside ours.
 """
 
 import argparse
@@ -62,6 +62,7 @@ def theirs(job: dict[str, Any]) -> None:
     from zen_mlx.data.examples import load_files
     from zen_mlx.data.loss import mean_loss
     from zen_mlx.data.tokens import crop, tokenize
+    from zen_mlx.memory import bounded_cache
 
     folder, steps, rate = Path(job["folder"]), job["steps"], job["rate"]
     model, tokenizer = load(str(pull(job["model"])))
@@ -102,7 +103,8 @@ def theirs(job: dict[str, Any]) -> None:
     mx.reset_peak_memory()
     pause({"ready": True})
     optimizer = mlx.optimizers.Adam(learning_rate=build_schedule(plan))
-    trainer.train(model, optimizer, data, None, settings, training_callback=Steps(), **extra)
+    with bounded_cache():
+        trainer.train(model, optimizer, data, None, settings, training_callback=Steps(), **extra)
     held = tokenize(load_files([Path(job["valid"])]), tokenizer, 2048)
     report({"own_loss": mean_loss(model, held).nats})
     adapter = {name: array.astype(mx.float16) for name, array in mx.load(settings.adapter_file).items()}
