@@ -3,7 +3,7 @@
 The CPU build of MLX carries the reference BLAS: 2 to 5 GFLOP/s where OpenBLAS reaches 180 on the same two cores. A
 library with plain `cblas_*` symbols, loaded globally BEFORE `mlx.core`, is the one MLX's calls resolve to. `load` runs
 when `zen_mlx` is imported. Tried in order: the ngsolve-openblas wheel (0.3.31 or newer), MKL, the system's OpenBLAS
-(distributions ship versions of a third of the speed). On macOS and with MLX's CUDA build nothing is done.
+(distributions ship versions of a third of the speed). On macOS and with MLX's CUDA build none is loaded.
 """
 
 from __future__ import annotations
