@@ -1,8 +1,9 @@
 """mlx-lm's LoRA and `zen train` side by side: the same base, rows, tokens and steps, files of the same size.
 
     .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --steps 3
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --rates 3e-5,1e-4,3e-4 --steps 12 --one-by-one
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --one-by-one --reference-loss 3.7134
+    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --rates 3e-5,1e-4,3e-4 --steps 12 --one-by-one --grad-checkpoint
+    .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --one-by-one --grad-checkpoint \
+        --reference-loss 3.7134
 
 Ours is `create_profile`. Theirs is mlx-lm's own trainer on every linear layer: its step, its loss with the prompt
 masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. MLX keeps at most as much of freed arrays as under
@@ -74,7 +75,7 @@ def theirs(job: dict[str, Any]) -> None:
     plan = {"name": "cosine_decay", "warmup": warmup, "arguments": [rate, steps - warmup, rate / 10]}
     settings = trainer.TrainingArgs(
         batch_size=job["rows"], iters=steps, steps_per_report=1, steps_per_save=10**9, max_seq_length=job["length"],
-        adapter_file=str(folder / "adapters.safetensors"),
+        adapter_file=str(folder / "adapters.safetensors"), grad_checkpoint=job["grad_checkpoint"],
     )  # fmt: skip
 
     def same_batches(dataset: Any, batch_size: int, max_seq_length: int, **_: Any) -> Any:
@@ -120,7 +121,9 @@ def main(wanted: argparse.Namespace) -> None:
     from zen_mlx.manager import ZenPersonalizationManager
 
     lines, rates = [], [float(rate) for rate in wanted.rates.split(",")]
-    common = {name: getattr(wanted, name) for name in ("model", "steps", "rows", "length", "own_batches")}
+    common = {
+        name: getattr(wanted, name) for name in ("model", "steps", "rows", "length", "own_batches", "grad_checkpoint")
+    }
     common |= {"data": str(wanted.data), "valid": str(wanted.valid)}
     for road in wanted.roads.split(","):
         method, _, bits = road.partition(":")
@@ -175,6 +178,9 @@ if __name__ == "__main__":
         )
         parser.add_argument(
             "--own-batches", action="store_true", help="mlx-lm sorts the rows by length, as it does alone"
+        )
+        parser.add_argument(
+            "--grad-checkpoint", action="store_true", help="mlx-lm computes a layer's activations again going back"
         )
         parser.add_argument("--one-by-one", action="store_true", help="one is done before the next begins: less memory")
         parser.add_argument(
