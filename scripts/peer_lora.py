@@ -6,13 +6,14 @@
         --reference-loss 3.7134
 
 Ours is `create_profile`. Theirs is mlx-lm's own trainer on every linear layer: its step, its loss with the prompt
-masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. MLX keeps at most as much of freed arrays as under
-ours: on a CPU its own default is what the machine has. An adapter is kept in 16 bits, half of what mlx-lm writes, and its
-rank is the lowest that is not smaller than the profile. Each is a process of its own, so each peak is its own; the two take
-their steps in turn, so that both meet the same machine, or with --one-by-one ours goes first, where the memory does not
-hold both. A step has the rows that ours draws, padded to the longest as mlx-lm does; with --own-batches mlx-lm sorts its
-rows by length, as it does alone. Both losses on --valid are `zen eval`'s, the adapter's after `zen profile import`; "own
-loss" is that of mlx-lm's layers before it. Several --rates: each is trained, the first is timed beside ours.
+masked, Adam, warm-up for a twentieth and a cosine to a tenth, as ours. MLX keeps at most as much of freed arrays as
+under ours: on a CPU its own default is what the machine has. An adapter is kept in 16 bits, half of what mlx-lm writes,
+and its rank is the lowest that is not smaller than the profile. Each is a process of its own, so each peak is its own;
+the two take their steps in turn, so that both meet the same machine, or with --one-by-one ours goes first, where the
+memory does not hold both. --only-theirs leaves ours out, whose result is the same on every run. A step has the rows
+that ours draws, padded to the longest as mlx-lm does; with --own-batches mlx-lm sorts its rows by length, as it does
+alone. Both losses on --valid are `zen eval`'s, the adapter's after `zen profile import`; "own loss" is that of mlx-lm's
+layers before it. Several --rates: each is trained, the first is timed beside ours.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def theirs(job: dict[str, Any]) -> None:
     from zen_mlx.data.tokens import crop, tokenize
     from zen_mlx.memory import bounded_cache
 
-    folder, steps, rate = Path(job["folder"]), job["steps"], job["rate"]
+    folder, steps, rate, parts = Path(job["folder"]), job["steps"], job["rate"], job["accumulate"]
     model, tokenizer = load(str(pull(job["model"])))
     mx.random.seed(0)
     model.freeze()
@@ -74,14 +75,16 @@ def theirs(job: dict[str, Any]) -> None:
     warmup = steps // 20
     plan = {"name": "cosine_decay", "warmup": warmup, "arguments": [rate, steps - warmup, rate / 10]}
     settings = trainer.TrainingArgs(
-        batch_size=job["rows"], iters=steps, steps_per_report=1, steps_per_save=10**9, max_seq_length=job["length"],
-        adapter_file=str(folder / "adapters.safetensors"), grad_checkpoint=job["grad_checkpoint"],
+        batch_size=job["rows"] // parts, iters=steps * parts, grad_accumulation_steps=parts, steps_per_report=parts,
+        steps_per_save=10**9, max_seq_length=job["length"], adapter_file=str(folder / "adapters.safetensors"),
+        grad_checkpoint=job["grad_checkpoint"],
     )  # fmt: skip
 
     def same_batches(dataset: Any, batch_size: int, max_seq_length: int, **_: Any) -> Any:
         """The rows of each of our steps, padded and marked as mlx-lm does."""
-        for step in range(steps):
-            picked = batch_rows(dataset, batch_size, 0, step)
+        for part in range(steps * parts):
+            rows = batch_rows(dataset, batch_size * parts, 0, part // parts)
+            picked = rows[part % parts :: parts]
             width = min(1 + 32 * math.ceil(max(len(row.ids) for row in picked) / 32), max_seq_length)
             ids = np.zeros((len(picked), width), np.int32)
             for place, row in enumerate(picked):
@@ -91,7 +94,7 @@ def theirs(job: dict[str, Any]) -> None:
 
     class Steps(trainer.TrainingCallback):
         def on_train_loss_report(self, info: dict[str, Any]) -> None:
-            pause({"seconds": 1 / info["iterations_per_second"], "peak": mx.get_peak_memory()})
+            pause({"seconds": parts / info["iterations_per_second"], "peak": mx.get_peak_memory()})
 
     extra: dict[str, Any] = {}
     if job["own_batches"]:
@@ -122,7 +125,8 @@ def main(wanted: argparse.Namespace) -> None:
 
     lines, rates = [], [float(rate) for rate in wanted.rates.split(",")]
     common = {
-        name: getattr(wanted, name) for name in ("model", "steps", "rows", "length", "own_batches", "grad_checkpoint")
+        name: getattr(wanted, name)
+        for name in ("model", "steps", "rows", "length", "own_batches", "accumulate", "grad_checkpoint")
     }
     common |= {"data": str(wanted.data), "valid": str(wanted.valid)}
     for road in wanted.roads.split(","):
@@ -134,7 +138,7 @@ def main(wanted: argparse.Namespace) -> None:
             size = float(bits or 1.05) * weights / 8
             rank = math.ceil(size / sum(2 * sum(shape[-2:]) for shape in shapes))
             job = {"kind": "ours", "method": method, "bits": float(bits) if bits else None, "home": place, **common}
-            members = {"ours": Member(job)}
+            members = {} if wanted.only_theirs else {"ours": Member(job)}
             for rate in rates:
                 (folder := Path(place) / f"lora-{rate:g}").mkdir()
                 members[folder.name] = Member(
@@ -180,8 +184,12 @@ if __name__ == "__main__":
             "--own-batches", action="store_true", help="mlx-lm sorts the rows by length, as it does alone"
         )
         parser.add_argument(
+            "--accumulate", type=int, default=1, help="mlx-lm computes a step's rows in so many batches: less memory"
+        )
+        parser.add_argument(
             "--grad-checkpoint", action="store_true", help="mlx-lm computes a layer's activations again going back"
         )
+        parser.add_argument("--only-theirs", action="store_true", help="mlx-lm's LoRA alone")
         parser.add_argument("--one-by-one", action="store_true", help="one is done before the next begins: less memory")
         parser.add_argument(
             "--reference-loss", type=float, help="a full fine-tune's loss on --valid, for the retention"

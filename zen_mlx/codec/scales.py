@@ -170,7 +170,7 @@ def _fit_mean(
 
 def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     n, k = matrix.shape
-    peak = largest(matrix, bits)
+    peak = _largest(matrix, bits)
     if peak == 0 or not math.isfinite(peak):
         return np.full(n, peak), np.full(k, peak)
     # A pass over the matrix solves the rows for the columns it is given and sums up the next columns on the way. All
@@ -187,7 +187,7 @@ def _fit_rowcol(matrix: Delta, bits: np.ndarray | None = None) -> tuple[np.ndarr
     return row * balance, col / balance
 
 
-def largest(matrix: Delta, bits: np.ndarray | None = None) -> float:
+def _largest(matrix: Delta, bits: np.ndarray | None = None) -> float:
     """The largest magnitude in a matrix; NaN where there is one. bits: u32 [N, ceil(K/32)] that takes its signs."""
 
     def peak(rows: slice) -> float:
