@@ -18,7 +18,7 @@ from .plot import RatePoint, plot_rate
 
 RATES = (0.03, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.06, 1.5, 2.1)
 ONE_PLANE = 1.03
-RANKS = (1, 2, 4, 8, 16, 32, 64)
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def asked(options: CompressOptions, rates: Sequence[float] = RATES) -> list[tupl
     alone = {"factor": replace(free, only="factor"), "sign": replace(free, only="sign", scale=options.scale)}
     for kind, own in alone.items():
         points += [(f"{kind} alone", replace(own, bits_per_weight=rate)) for rate in rates if rate > ONE_PLANE]
-    points += [("LoRA, 16 bits", replace(free, groups=((16, rank),))) for rank in RANKS[:-1]]
+    points += [("LoRA, 16 bits", replace(free, groups=((16, rank),))) for rank in RANKS[:-2]]
     points += [("LoRA, 4 bits", replace(free, groups=((4, rank),))) for rank in RANKS[1:]]
     return points
 
