@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
+from zen_mlx.config import BitDeltaConfig
+from zen_mlx.train.road import Factor, Sign
 from zen_mlx.train.schedule import FLOOR, Schedule
 
 
@@ -43,3 +46,13 @@ def test_lambda_is_zero_then_a_line_then_one() -> None:
 def test_the_last_step_is_pure_one_bit_unless_asked_not_to(steps: int) -> None:
     assert Schedule(steps, 1.0, 0, (0.25, 0.75)).quantized_share(steps - 1) == 1.0
     assert Schedule(steps, 1.0, 0, None).quantized_share(steps - 1) == 0.0
+
+
+def test_signs_take_twice_the_rate_of_full_precision() -> None:
+    def peak(kind: type[Sign] | type[Factor], **settings: Any) -> float:
+        return kind(BitDeltaConfig(**settings), 0, None, {"w": (4096, 4096)}).schedule(100).peak
+
+    assert peak(Sign) == pytest.approx(1e-4)
+    assert peak(Sign, straight_through=False) == pytest.approx(5e-5)
+    assert peak(Factor) == pytest.approx(1e-3)
+    assert peak(Sign, learning_rate_scale=0.05) == pytest.approx(5e-5)

@@ -52,10 +52,11 @@ class Road(Protocol):
 class Sign:
     """A latent of every weight's size, one bit a plane of it at the end (`ste`); as many planes as fit, at most 4.
 
-    Without a bound, one. The rate's reference is 5e-4, times 0.1.
+    Without a bound, one. Signs take twice the rate of a full fine-tune.
     """
 
-    reference_rate = 5e-4
+    reference_rate = 1e-3
+    full_precision_rate = 5e-4
     keeps_moments = True
 
     def __init__(self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes) -> None:
@@ -65,8 +66,10 @@ class Sign:
 
     def schedule(self, steps: int) -> Schedule:
         config = self._config
-        ramp = (0.25, 0.75) if config.straight_through else None
-        return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, ramp)
+        rate, ramp = self.full_precision_rate, None
+        if config.straight_through:
+            rate, ramp = self.reference_rate, (0.25, 0.75)
+        return Schedule(steps, rate * config.learning_rate_scale, config.warmup_steps, ramp)
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
         return latent_layer(base, shape, self._block, share, self.planes)
