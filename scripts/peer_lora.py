@@ -194,4 +194,7 @@ if __name__ == "__main__":
         parser.add_argument(
             "--reference-loss", type=float, help="a full fine-tune's loss on --valid, for the retention"
         )
-        main(parser.parse_args())
+        wanted = parser.parse_args()
+        if wanted.accumulate < 1 or wanted.rows % wanted.accumulate:
+            parser.error(f"--accumulate: {wanted.rows} rows cannot be {wanted.accumulate} batches of the same size")
+        main(wanted)

@@ -65,7 +65,10 @@ def train(
     columns: Columns = None,
     keep_contacts: KeepContacts = False,
     learning_rate_scale: Annotated[
-        float, typer.Option(metavar="X", help="Times the reference rate: 1e-3 for sign, 1e-2 for factor.")
+        float,
+        typer.Option(
+            metavar="X", help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 for factor."
+        ),
     ] = 0.1,
     eval_every: Annotated[
         int | None,
