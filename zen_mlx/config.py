@@ -23,7 +23,8 @@ class BitDeltaConfig:
     delta_regularization: L2, decoupled: d <- d - rate * L2 * d after each step.
     sparsity_penalty: L1, decoupled: d <- d - rate * L1 * mean|d| * sign(d); a row whose scale ends below L1 times its
         layer's mean scale is stored with scale 0.
-    learning_rate_scale: multiplies the method's reference rate (sign: 1e-3, in full precision 5e-4; factor: 1e-2).
+    learning_rate_scale: multiplies the method's reference rate (sign: 1e-3, in full precision 5e-4; factor of rank r:
+        1e-2 * sqrt(44 / r)).
     warmup_steps: steps of linear rate warm-up, at most a tenth of the run.
     """
 

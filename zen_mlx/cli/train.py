@@ -67,7 +67,8 @@ def train(
     learning_rate_scale: Annotated[
         float,
         typer.Option(
-            metavar="X", help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 for factor."
+            metavar="X",
+            help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 for factor at rank 44, more below.",
         ),
     ] = 0.1,
     eval_every: Annotated[

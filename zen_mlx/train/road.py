@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from .ste import latent_layer
 
 Shapes = Mapping[str, tuple[int, ...]]
 HEADROOM = 1.5
+REFERENCE_RANK = 44  # the start's, of the embedded base at 0.33 bits per weight
 
 
 class Road(Protocol):
@@ -84,7 +86,8 @@ class Sign:
 class Factor:
     """Factors of low rank, quantized in the loop from a quarter of the run on (`factor`), then in the bits of `settle`.
 
-    Until then every layer has the same rank, HEADROOM times as many columns as 4 bits each would pay for.
+    Until then every layer has the same rank r, HEADROOM times as many columns as 4 bits each would pay for. The rate is
+    that of REFERENCE_RANK times sqrt(REFERENCE_RANK / r), as each of fewer columns has to learn more.
     """
 
     reference_rate = 1e-2
@@ -101,7 +104,8 @@ class Factor:
 
     def schedule(self, steps: int) -> Schedule:
         config = self._config
-        return Schedule(steps, self.reference_rate * config.learning_rate_scale, config.warmup_steps, (0.25, 0.25))
+        rate = self.reference_rate * math.sqrt(REFERENCE_RANK / max(self._start.values()))
+        return Schedule(steps, rate * config.learning_rate_scale, config.warmup_steps, (0.25, 0.25))
 
     def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
         groups = ((BITS, self._start[name]),)
