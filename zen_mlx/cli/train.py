@@ -68,7 +68,7 @@ def train(
         float,
         typer.Option(
             metavar="X",
-            help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 for factor at rank 44, more below.",
+            help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 * sqrt(44 / rank) for factor.",
         ),
     ] = 0.1,
     eval_every: Annotated[
