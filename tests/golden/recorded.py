@@ -9,13 +9,15 @@ runs/                       made by `record_runs`
     home/                   other files of that ZEN_HOME: chat history, a saved chat, digests, the log of a run
 
 What decides the bytes besides zen_mlx, and what holds it:
-- OpenBLAS, MLX's and NumPy's own: its kernels are chosen by the CPU and cut by its threads. OPENBLAS_CORETYPE, one thread.
-- NumPy's own loops are chosen by the CPU: NPY_DISABLE_CPU_FEATURES leaves its baseline.
-- numba compiles the kernels for the CPU it finds: NUMBA_CPU_NAME, NUMBA_CPU_FEATURES.
-- MLX fuses operations with the compiler of the machine: MLX_DISABLE_COMPILE. The rest of its CPU build is plain x86-64
-  without a choice at run time.
-- glibc's sinf, powf and the like are chosen by the CPU (with FMA or without): GLIBC_TUNABLES. Its version may matter too.
-- The versions of MLX, mlx-lm, NumPy, OpenBLAS and numba cannot be held: `made_with` says which they were.
+- OpenBLAS, MLX's and NumPy's own: the CPU chooses its kernels and the threads cut its sums. `OPENBLAS_CORETYPE`, without
+  which these bytes do differ from one CPU to the next, and one thread.
+- NumPy's loops: the CPU chooses them. `NPY_DISABLE_CPU_FEATURES` leaves those of x86-64-v2, under its names of the features.
+- glibc's sinf, powf and the like: the CPU chooses them, with FMA or without. `GLIBC_TUNABLES`.
+- MLX's fused operations: the machine's compiler makes them. `MLX_DISABLE_COMPILE`. The rest of MLX's CPU build is plain
+  x86-64 and chooses nothing at run time.
+- The kernels of numba, which these runs do not reach (on a dense base the CPU merges): `NUMBA_CPU_NAME`.
+- The versions of MLX, mlx-lm, NumPy, OpenBLAS and glibc: nothing holds them. `made_with` says which they were.
+The bytes were the same on a CPU with AVX-512 and, emulated, on Haswell, EPYC Milan (AVX2) and Nehalem (neither).
 """
 
 from __future__ import annotations
@@ -43,8 +45,6 @@ ARITHMETIC = {
     "OPENBLAS_CORETYPE": "Nehalem",
     "OPENBLAS_NUM_THREADS": "1",
     "NUMBA_CPU_NAME": "generic",
-    "NUMBA_CPU_FEATURES": "",
-    "NUMBA_NUM_THREADS": "1",
     "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
     "MLX_DISABLE_COMPILE": "1",
     "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4",
@@ -66,7 +66,7 @@ STOPS = {"sign": 5, "factor": 5, "compress": 3}
 def made_with() -> dict[str, str]:
     """What the bytes hang on that `ARITHMETIC` cannot hold."""
     found = {"platform": f"{platform.system()} {platform.machine()}", "libc": " ".join(platform.libc_ver())}
-    for name in ("mlx", "mlx-cpu", "mlx-lm", "numpy", "ngsolve-openblas", "numba", "llvmlite"):
+    for name in ("mlx", "mlx-cpu", "mlx-lm", "numpy", "ngsolve-openblas"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -89,7 +89,7 @@ def make_room(folder: Path) -> Path:
 
 
 def _environment(room: Path) -> dict[str, str]:
-    """Whatever the environment of this process says."""
+    """The same whatever the environment of this process says."""
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     places = {"HOME": room, "ZEN_HOME": room / "zen", "HF_HOME": room / "hf", "PYTHONPATH": _PACKAGE.parent}
     settings = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "PYTHONUTF8": "1"}

@@ -13,9 +13,9 @@ from golden.recorded import COMMANDS, HOME, LATER, RUNS, STOPS, facts_of, made_w
 
 RECORDED = json.loads((RUNS / "facts.json").read_text())
 SAME_ARITHMETIC = made_with() == RECORDED["made_with"]
-"""Other versions or machines may round otherwise: where bytes then differ, numbers have to be near, and a skip says so."""
-NEAR = 0.05
-"""Relative. The losses move by a multiple of it when a rate is halved; other kernels move them by less than a hundredth."""
+"""Where not, bytes may differ for reasons that are no fault: then the numbers have to be near, and a skip says so."""
+NEAR = 0.02
+"""Relative. OpenBLAS's other kernels move the losses by less than 1e-5; 16-bit arithmetic rounds at 4e-3."""
 MACHINE = {"time", "seconds", "memory_bytes", "peak_bytes"}
 
 
@@ -25,7 +25,7 @@ def room(tmp_path: Path) -> Path:
 
 
 def near(found: Any, wanted: Any, where: str = "") -> None:
-    """The same keys, texts and counts; sizes and losses within NEAR, agreements within a tenth."""
+    """The same keys, texts and counts; sizes and losses within NEAR, agreements within four tokens of 40."""
     if isinstance(wanted, dict):
         assert list(found) == list(wanted), where
         for name in wanted.keys() - {"retention"}:  # a quotient of small differences
@@ -55,9 +55,10 @@ def check_same(name: str, profile: bytes, report: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_run_makes_the_recorded_bytes(name: str, room: Path) -> None:
-    check_same(name, *run(room, name))
+    made = run(room, name)
     if name == "sign":
         check_log(room / "zen" / "logs" / "sign.jsonl", RUNS / "home" / "sign.jsonl")
+    check_same(name, *made)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
