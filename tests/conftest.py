@@ -67,7 +67,12 @@ def with_embedded_base(embedded_base: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a random two-layer llama (bf16, hidden 64), byte-level tokenizer, chat template. Read only."""
+    """The folder of `save_tiny_llama`. Read only."""
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny") / "tiny-llama")
+
+
+def save_tiny_llama(folder: Path) -> Path:
+    """Write a random two-layer llama (bf16, hidden 64), byte-level tokenizer, chat template to `folder`; returns it."""
     import json
 
     import mlx.core as mx
@@ -75,7 +80,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from mlx_lm.models import llama
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
     folder.mkdir()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))

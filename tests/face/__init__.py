@@ -1,0 +1,44 @@
+"""The public face as data: what a script, a program or a person's disk can hold on to.
+
+`python -m tests.face` writes tests/golden/face.json anew. The wording of help and messages is no part of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+FACE = Path(__file__).parent.parent / "golden" / "face.json"
+
+
+def load() -> dict[str, Any]:
+    """The recorded face."""
+    recorded: dict[str, Any] = json.loads(FACE.read_text(encoding="utf-8"))
+    return recorded
+
+
+def record(tiny: Path, scratch: Path) -> dict[str, Any]:
+    """Today's face. `tiny`: the folder of a small base; `scratch`: an empty folder to run the commands in."""
+    from . import documents, names
+    from .commands import commands
+
+    ran = documents.run_all(tiny, scratch)
+    known = load()["python"] if FACE.exists() else {}
+    return {
+        "commands": commands(),
+        "documents": ran.documents,
+        "files": ran.files,
+        "chat_commands": ran.chat_commands,
+        "exit_codes": ran.exit_codes,
+        "errors": names.errors(ran.error_codes),
+        "variables": names.variables(),
+        "python": names.public(known),
+        "keywords": ran.keywords,
+    }
+
+
+def have_tasks() -> bool:
+    """Whether the extra `eval` is installed, without which some documents cannot be made."""
+    return importlib.util.find_spec("lm_eval") is not None
