@@ -38,6 +38,20 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether config and every weight file are there: an old cache entry may hold a part of the repository."""
+    if not (folder / "config.json").is_file():
+        return False
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            listed = read_json(index).get("weight_map")
+        except ModelFormatError:
+            return False
+        return isinstance(listed, dict) and all((folder / str(file)).is_file() for file in listed.values())
+    return any(folder.glob("model*.safetensors"))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`."""
     try:

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import fsio
-from ..errors import DownloadError, ModelFormatError, ModelNotFoundError
-from . import check
+from ..errors import DownloadError, ModelNotFoundError
 from .progress import Progress, report
-from .registry import Source
 
 # Weights, configuration and tokenizer only: never code.
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jinja"]
 
 
-def local_path(source: Source) -> Path | None:
-    """The newest complete snapshot of the first of `source.repos` that is in the cache; no network."""
+def cached(repos: Sequence[str], is_complete: Callable[[Path], bool]) -> Path | None:
+    """The newest snapshot of the first of `repos` that is in the cache and complete; no network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    for repo in source.repos:
+    for repo in repos:
         try:
             folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=PATTERNS))
         except (LocalEntryNotFoundError, HFValidationError):
             continue
-        if _complete(folder):
+        if is_complete(folder):
             return folder
     return None
 
 
-def pull(source: Source, progress: Progress | None = None) -> Path:
-    """Download the first of `source.repos` that exists."""
+def download(name: str, repos: Sequence[str], progress: Progress | None = None) -> Path:
+    """The snapshot of the first of `repos` that exists, downloaded; base model `name` is made of it."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -45,12 +44,12 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
     transport: Any = HfHubHTTPError.__mro__[1]
     if constants.HF_HUB_OFFLINE:
         raise DownloadError(
-            f"{source.name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
+            f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
             field="model",
-            expected=" or ".join(source.repos),
+            expected=" or ".join(repos),
             hint="unset HF_HUB_OFFLINE and try again, or use the embedded base smollm2-135m",
         )
-    for repo in source.repos:
+    for repo in repos:
         try:
             with fsio.storage_errors(Path(constants.HF_HUB_CACHE)):
                 folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
@@ -71,28 +70,13 @@ def pull(source: Source, progress: Progress | None = None) -> Path:
                 found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
                 hint="check the connection and try again: files that arrived whole are kept",
             ) from error
-        check.check_folder(Path(folder))
         return Path(folder)
     raise ModelNotFoundError(
-        f"the hub has no {' nor '.join(source.repos)}, or it is private",
+        f"the hub has no {' nor '.join(repos)}, or it is private",
         field="model",
-        found=source.name,
+        found=name,
         hint="set HF_TOKEN if it is private; zen models list shows the names that are built in",
     )
-
-
-def _complete(folder: Path) -> bool:
-    """Whether config and every weight file are there: an old cache entry may hold a part of the repository."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / check.INDEX
-    if index.is_file():
-        try:
-            listed = check.read_json(index).get("weight_map")
-        except ModelFormatError:
-            return False
-        return isinstance(listed, dict) and all((folder / str(file)).is_file() for file in listed.values())
-    return any(folder.glob("model*.safetensors"))
 
 
 def _bar(repo: str, progress: Progress | None) -> Any:

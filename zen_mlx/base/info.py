@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelNotFoundError
-from . import check, omni, pull, registry
+from . import check, omni, registry
 from .fingerprint import fingerprint
+from .pull import local_path, pull
 
 DERIVED_FROM = "zen_derived_from"
 
@@ -64,7 +65,7 @@ def base_info(name: str) -> BaseInfo:
     Only the small embedded base is fetched when it is absent. Raises `ModelNotFoundError` for any other.
     """
     source = registry.resolve(name)
-    folder = pull.pull(name) if source.kind == "embedded" else pull.local_path(name)
+    folder = pull(name) if source.kind == "embedded" else local_path(name)
     if folder is None:
         raise ModelNotFoundError(
             f"{source.name} is not on this machine", field="model", found=name, hint=f"zen models pull {name}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import ModelNotFoundError
 from . import embedded, hub, registry
+from .check import check_folder, is_complete
 from .progress import Progress
 
 
@@ -25,7 +26,9 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     if source.kind == "embedded":
         return embedded.pull(progress)
     if source.kind == "hub":
-        return hub.pull(source, progress)
+        folder = hub.download(source.name, source.repos, progress)
+        check_folder(folder)
+        return folder
     raise ModelNotFoundError("no such model folder", path=source.path, field="model", found=name)
 
 
@@ -38,5 +41,5 @@ def _local(source: registry.Source) -> Path | None:
     if source.kind == "embedded":
         return embedded.local_path()
     if source.kind == "hub":
-        return hub.local_path(source)
+        return hub.cached(source.repos, is_complete)
     return source.path if source.path is not None and source.path.is_dir() else None
