@@ -23,12 +23,12 @@ from safetensors.numpy import load_file, save_file
 import zen_mlx  # noqa: F401  before MLX: it brings the fast BLAS
 from zen_mlx import fsio
 from zen_mlx.base.loaded import Base
-from zen_mlx.config import BitDeltaConfig
+from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.examples import load_files
 from zen_mlx.data.tokens import crop, tokenize
 from zen_mlx.eval.report import evaluate
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.train.trainer import TrainOptions, train
+from zen_mlx.train.trainer import train
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 CODECS = [("tensor", 1), ("row", 1), ("col", 1), ("rowcol", 1), ("block", 1), ("rowcol", 2)]

@@ -65,9 +65,10 @@ def measure(name: str, method: str, checkpoint: bool, rows: int, length: int, st
     import mlx.core as mx
     import numpy as np
 
+    from zen_mlx.config import TrainOptions
     from zen_mlx.data.tokens import TokenRow
-    from zen_mlx.train.needs import needs
-    from zen_mlx.train.trainer import TrainOptions, train
+    from zen_mlx.train.memory_estimate import estimate_run
+    from zen_mlx.train.trainer import train
 
     model = build(name)
     vocabulary = model.args.vocab_size
@@ -77,7 +78,7 @@ def measure(name: str, method: str, checkpoint: bool, rows: int, length: int, st
     options = TrainOptions(
         steps=steps, batch_size=rows, max_length=length + 1, method=method, grad_checkpoint=checkpoint
     )
-    plan = needs(model, data, [], options)
+    plan = estimate_run(model, data, [], options)
     assert mx.get_peak_memory() < 1e7, "the estimate made arrays"
     began = time.monotonic()
     mx.eval(model.parameters())

@@ -76,7 +76,7 @@ def _run(home: Path, command: Sequence[str]) -> str:
     return done.stdout
 
 
-def _operand(name: str, form: cuda_text.Form) -> tuple[mx.Dtype, int]:
+def _operand(name: str, form: cuda_text.CudaForm) -> tuple[mx.Dtype, int]:
     """dtype and number of dimensions of a kernel's input."""
     kinds = {"slots": (mx.int32, 1), "sizes": (mx.int32, 1), "packed": (mx.uint32, 3), "row": (mx.float32, 2)}
     kinds |= {"col": (mx.float32, 2), "block": (mx.float32, 3), "base": (form.y, 3 if form.file == "merge" else 2)}
@@ -84,7 +84,7 @@ def _operand(name: str, form: cuda_text.Form) -> tuple[mx.Dtype, int]:
     return kinds[name.rstrip("0123456789")]
 
 
-def unit(forms: Sequence[cuda_text.Form]) -> str:
+def unit(forms: Sequence[cuda_text.CudaForm]) -> str:
     """The text MLX would compile for each form of one kernel file, as one translation unit."""
     header, kernels = cuda_text.text(forms[0]).header, ""
     for form in forms:

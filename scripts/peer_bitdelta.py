@@ -35,6 +35,8 @@ import mlx.nn as nn
 import mlx.optimizers
 import numpy as np
 
+from zen_mlx.adapter.attach import model_count
+from zen_mlx.adapter.targets import target_layers
 from zen_mlx.base.load import load_model
 from zen_mlx.base.pull import pull
 from zen_mlx.codec.pack import pack_signs
@@ -42,22 +44,20 @@ from zen_mlx.codec.parts import SignPart
 from zen_mlx.data.batches import batch_rows
 from zen_mlx.data.examples import load_files
 from zen_mlx.data.tokens import TokenRow, crop, tokenize
-from zen_mlx.delta.attach import model_count
-from zen_mlx.delta.targets import target_layers
 from zen_mlx.eval.report import evaluate
 from zen_mlx.format.spec import DeltaTensor, Profile
-from zen_mlx.made import now, profile_info
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.train.overlay import Overlay, Share, overlaid
+from zen_mlx.recipes.common import now, profile_info
+from zen_mlx.train.trainable import QuantizationRamp, TrainableLayer, trainable_layers
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-class OneScale(Overlay):
+class OneScale(TrainableLayer):
     """y = base(x) + c * x S^T; c is trained, S = +-1 [N, K] is not."""
 
     def __init__(self, base: nn.Module, delta: mx.array) -> None:
-        super().__init__(base, Share())
+        super().__init__(base, QuantizationRamp())
         self.c = mx.abs(delta).mean().reshape(1)
         self._signs = [mx.where(delta < 0, -1.0, 1.0)]
         mx.eval(self.c, self._signs)
@@ -90,7 +90,7 @@ def bitdelta(model: Any, tuned: Any, rows: list[TokenRow], wanted: argparse.Name
         error = mx.square(model(ids).astype(mx.float32) - wanted_logits) * counts
         return error.sum() / (counts.sum() * error.shape[-1])
 
-    with overlaid(model, make) as layers:
+    with trainable_layers(model, make) as layers:
         gradient = nn.value_and_grad(model, loss_of)
         rate = mlx.optimizers.cosine_decay(wanted.rate, wanted.steps)
         optimizer = mlx.optimizers.Adam(learning_rate=rate, bias_correction=True)

@@ -119,7 +119,7 @@ def theirs(job: dict[str, Any]) -> None:
 
 
 def main(wanted: argparse.Namespace) -> None:
-    from zen_mlx.delta.targets import targets
+    from zen_mlx.adapter.targets import targets
     from zen_mlx.eval.report import evaluate
     from zen_mlx.manager import ZenPersonalizationManager
 

@@ -19,10 +19,10 @@ from nvcc import compiled, sass, toolkit, unit
 # isort: split
 import mlx.core as mx
 
-from zen_mlx.kernels.cuda import Form
+from zen_mlx.kernels.cuda import CudaForm
 
 WEIGHTS_A_PASS = 8 * 2 * 32
-DECODE = Form("matvec", row=True, base=True, x=mx.bfloat16, y=mx.bfloat16)
+DECODE = CudaForm("matvec", row=True, base=True, x=mx.bfloat16, y=mx.bfloat16)
 LIMIT = 1.4
 
 _LINE = re.compile(r"\s+/\*([0-9a-f]+)\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][A-Z0-9_]*)(\S*)\s*(.*?);")

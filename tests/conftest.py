@@ -54,7 +54,7 @@ def embedded_base(test_cache: Path) -> Path:
 @pytest.fixture
 def with_embedded_base(embedded_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fresh ZEN_HOME in which the embedded base and its digests are already there; its folder."""
-    from zen_mlx.names import base_dir, digest_cache_path
+    from zen_mlx.paths import base_dir, digest_cache_path
 
     folder = base_dir("smollm2-135m")
     folder.parent.mkdir(parents=True)

@@ -8,31 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from . import fsio
+from .adapter.attach import Resident, attach, attached, check, detach, switch
 from .base import registry
-from .base.info import base_info
-from .base.loaded import Base, check_base, check_tokenizer
-from .base.progress import Progress
+from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
-from .compress import CompressOptions, compress_profile
-from .config import BitDeltaConfig
-from .create import split, train_profile
+from .config import BitDeltaConfig, CompressOptions, TrainOptions
 from .data.examples import Example, ImportOptions, import_examples
-from .delta.attach import Resident, attach, attached, check, detach, switch
 from .errors import ConfigError, ModelNotFoundError
-from .format.foreign.read import is_foreign
+from .events import Progress
 from .format.read import read, read_header
 from .format.spec import Profile
-from .made import CreateReport, OnEvent, now
-from .names import digest_cache_path, zen_home
+from .interop.export import Exported, export_folder
+from .interop.import_profile import foreign_profile
+from .interop.parse.detect import is_foreign
+from .paths import digest_cache_path, zen_home
+from .profiles.cache import ResidentProfiles
 from .profiles.download import download_profile
-from .profiles.export import Exported, export_folder
-from .profiles.foreign import foreign_profile
 from .profiles.merge import merge_exact, requantize
-from .profiles.resident import ResidentProfiles
 from .profiles.store import ProfileStore
-from .train.fit import fit_run
-from .train.needs import Fitted
-from .train.trainer import TrainOptions
+from .recipes.common import CreateReport, OnEvent, now
+from .recipes.compress import compress_profile
+from .recipes.train import split, train_profile
+from .train.memory_estimate import FittedOptions, fit_run
 
 __all__ = [
     "ZenPersonalizationManager",
@@ -144,9 +141,9 @@ class ZenPersonalizationManager:
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
-        `create.Prepared`, `made.Stage` and what `train.events` has. SIGINT saves the run and raises
+        `create.Prepared`, `made.Stage` and what `events` has. SIGINT saves the run and raises
         `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. `options`: the fields of
-        `train.options.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
+        `train.methods.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
         answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may take
         (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
         """
@@ -186,7 +183,7 @@ class ZenPersonalizationManager:
         memory_limit: int | None = None,
         on_event: OnEvent | None = None,
         **options: Any,
-    ) -> Fitted:
+    ) -> FittedOptions:
         """The memory that `create_profile` would need with the same arguments; no weight of the base is read."""
         chosen = TrainOptions(config=self.config, **options)
         imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from zen_mlx.errors import FormatError, InputError, UnsupportedFormat
-from zen_mlx.format.foreign.read import is_foreign, read_foreign
 from zen_mlx.format.read import read
+from zen_mlx.interop.parse.detect import is_foreign, read_foreign
 
 Q = "model.layers.0.self_attn.q_proj"
 MASK = files.mask_of(np.ones((3, 32), bool))
@@ -570,7 +570,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(files.reference(blob((2**31 - 1, 2), 2**32 - 2, b"", SCALE)))
     script = (
         "import sys, resource\n"
-        "from zen_mlx.format.foreign.read import read_foreign\n"
+        "from zen_mlx.interop.parse.detect import read_foreign\n"
         "from zen_mlx.errors import FormatError\n"
         "import numpy, safetensors\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from zen_mlx.bench import encode as bench_encode
+from zen_mlx.bench import encoding as bench_encode
 from zen_mlx.bench import paper_rate
 from zen_mlx.bench.paper_quality import DOMAINS
 from zen_mlx.bench.paper_rate import total_error, with_curves
 from zen_mlx.bench.synthetic import QWEN3_4B
 from zen_mlx.cli import _bench_view
 from zen_mlx.cli.main import main
-from zen_mlx.delta.stats import LayerStats
+from zen_mlx.encode.layer_stats import LayerStats
 
 TINY = {**QWEN3_4B, "hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128, "vocab_size": 96}
 TINY |= {"head_dim": 32, "num_attention_heads": 2, "num_key_value_heads": 1}

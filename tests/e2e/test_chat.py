@@ -18,7 +18,7 @@ import pytest
 
 from zen_mlx.codec.parts import encode_sign
 from zen_mlx.format.spec import DeltaTensor, Profile
-from zen_mlx.names import history_path, zen_home
+from zen_mlx.paths import history_path, zen_home
 from zen_mlx.profiles.store import ProfileStore
 
 ZEN = [sys.executable, "-m", "zen_mlx"]

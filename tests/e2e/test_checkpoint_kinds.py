@@ -17,10 +17,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tests.families import build_model, config_of, save_model
+from zen_mlx.adapter.targets import targets
 from zen_mlx.base.load import load_model
-from zen_mlx.codec.parts import DensePart, SignPart, decode_all
-from zen_mlx.codec.rows import RowsPart
-from zen_mlx.delta.targets import targets
+from zen_mlx.codec.parts import DensePart, RowsPart, SignPart, decode_all
 from zen_mlx.format.spec import Profile
 from zen_mlx.manager import ZenPersonalizationManager
 

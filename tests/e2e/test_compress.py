@@ -20,7 +20,7 @@ from zen_mlx.codec.factor import FactorPart
 from zen_mlx.codec.parts import SignPart
 from zen_mlx.format.layout import arrays_of
 from zen_mlx.format.read import read, read_header
-from zen_mlx.names import profile_path, run_dir, zen_home
+from zen_mlx.paths import profile_path, run_dir, zen_home
 
 ROWS = [
     {"messages": [{"role": "user", "content": f"say {i}"}, {"role": "assistant", "content": "abc " * (i % 4 + 2)}]}

@@ -9,8 +9,8 @@ import pytest
 from mlx_lm import generate
 
 from zen_mlx.base import embedded
-from zen_mlx.base.info import describe
 from zen_mlx.base.load import load_base
+from zen_mlx.base.loaded import describe
 
 
 @pytest.mark.usefixtures("with_embedded_base")

@@ -139,8 +139,8 @@ def test_a_task_that_cannot_be_had_says_how_to_get_it(tmp_path: Path, capsys: py
 
 
 def test_every_weights_error_is_the_ratio_of_norms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from zen_mlx.eval.layers import layer_errors
-    from zen_mlx.eval.reference import Reference
+    from zen_mlx.eval.layer_errors import layer_errors
+    from zen_mlx.eval.reference_model import Reference
 
     profile, other = load_profile(READY), load_profile(READY)
     name = "model.layers.3.mlp.up_proj.weight"

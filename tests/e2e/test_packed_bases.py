@@ -16,11 +16,11 @@ from mlx_lm.utils import quantize_model
 
 from tests.e2e.test_checkpoint_kinds import DATA, logits, plain, tuned_from, write  # noqa: F401
 from tests.families import build_model, config_of, save_model
+from zen_mlx.adapter.targets import targets
 from zen_mlx.base.load import load_model
 from zen_mlx.base.quantize import quantize
 from zen_mlx.codec.parts import DensePart, decode_all
-from zen_mlx.delta.encode import lazy_reader
-from zen_mlx.delta.targets import targets
+from zen_mlx.encode.lazy_weights import lazy_reader
 from zen_mlx.errors import BaseMismatchError, TargetError
 from zen_mlx.manager import ZenPersonalizationManager
 

@@ -18,7 +18,7 @@ from launch import launch_command, launched
 from zen_mlx.codec.parts import decode_all
 from zen_mlx.format.read import read
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.names import run_dir, zen_home
+from zen_mlx.paths import run_dir, zen_home
 
 ROWS = [{"prompt": f"say {i}", "completion": f"the number {i * i} and so on"[: 9 + 3 * (i % 5)]} for i in range(24)]
 

@@ -13,9 +13,9 @@ from mlx.utils import tree_flatten
 
 from tests.e2e.test_checkpoint_kinds import granite, logits, pair, plain, write  # noqa: F401
 from tests.families import build_model, config_of
-from zen_mlx.base.check import tensor_names
 from zen_mlx.base.load import load_base, load_model
-from zen_mlx.codec.rows import RowsPart
+from zen_mlx.base.validate import tensor_names
+from zen_mlx.codec.parts import RowsPart
 from zen_mlx.errors import BaseMismatchError, TargetError
 from zen_mlx.manager import ZenPersonalizationManager
 

@@ -21,7 +21,7 @@ from zen_mlx.codec.parts import DensePart, encode_sign
 from zen_mlx.format.read import read_header
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.format.write import write
-from zen_mlx.names import zen_home
+from zen_mlx.paths import zen_home
 from zen_mlx.profiles.store import ProfileStore
 
 # huggingface_hub uploads through a spelling that its HTTP client is giving up.

@@ -15,7 +15,7 @@ import pytest
 
 from zen_mlx.base import embedded, pull
 from zen_mlx.errors import DownloadError
-from zen_mlx.names import base_dir, zen_home
+from zen_mlx.paths import base_dir, zen_home
 
 PULL = """
 import sys

@@ -13,8 +13,7 @@ import pytest
 
 from zen_mlx.codec.factor import FactorGroup, FactorPart, FactorSide
 from zen_mlx.codec.pack import words
-from zen_mlx.codec.parts import DensePart, Part, SignPart, decode_all
-from zen_mlx.codec.rows import RowsPart
+from zen_mlx.codec.parts import DensePart, Part, RowsPart, SignPart, decode_all
 from zen_mlx.codec.scales import SCALES, scale_shapes
 from zen_mlx.format.layout import arrays_of, layout_of
 from zen_mlx.format.read import read, read_header

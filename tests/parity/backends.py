@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.kernels import reference
-from zen_mlx.kernels.parts import Launch, Sign
+from zen_mlx.kernels.operands import Launch, SignOperand
 
 GPUS = ("metal", "cuda")
 Constructor = Callable[..., Callable[..., list[mx.array]]]
@@ -31,7 +31,7 @@ class Kernels(NamedTuple):
     """A backend's launches by name, and its merge."""
 
     launch: Mapping[str, Launch]
-    merge: Callable[[mx.array, Sign], mx.array] | None = None
+    merge: Callable[[mx.array, SignOperand], mx.array] | None = None
 
 
 def missing(backend: str, hardware: bool) -> str | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 from .cases import Case, scale_block
 
@@ -19,7 +19,7 @@ class Operands(NamedTuple):
     """What `dispatch.run` takes: x [..., K], 1 to 3 planes, y_bases [..., N] or None, slots [...] or None."""
 
     x: mx.array
-    signs: list[Sign]
+    signs: list[SignOperand]
     y_bases: list[mx.array | None]
     slots: mx.array | None
 
@@ -85,7 +85,7 @@ def make_slots(rng: np.random.Generator, index: str, m: int) -> tuple[int, np.nd
     return s, slots
 
 
-def make_sign(rng: np.random.Generator, scale: str, bits: str, s: int, n: int, k: int) -> Sign:
+def make_sign(rng: np.random.Generator, scale: str, bits: str, s: int, n: int, k: int) -> SignOperand:
     """A plane with the scales that `scale` names, row scales of either sign; the pad bits are random."""
     words = -(-k // 32)
     packed = rng.integers(0, 2**32, (s, n, words), dtype=np.uint32)
@@ -101,7 +101,7 @@ def make_sign(rng: np.random.Generator, scale: str, bits: str, s: int, n: int, k
 
     row = draw(s, n) if "row" in names else None
     col = draw(s, k) if "col" in names else None
-    return Sign(mx.array(packed), row, col, draw(s, n, -(-k // size)) if size else None)
+    return SignOperand(mx.array(packed), row, col, draw(s, n, -(-k // size)) if size else None)
 
 
 def operands(case: Case) -> Operands:
@@ -119,7 +119,7 @@ def operands(case: Case) -> Operands:
     return Operands(x, signs, y_bases, None if slots is None else mx.array(slots.reshape(lead)))
 
 
-def merge_operands(dtype: str, scale: str) -> list[tuple[mx.array, Sign]]:
+def merge_operands(dtype: str, scale: str) -> list[tuple[mx.array, SignOperand]]:
     """(base [S, N, K], plane) of several shapes: partial words and blocks, more than one slot."""
     rng = generator("merge", dtype, scale)
     found = []

@@ -20,7 +20,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 from .operands import Operands, generator
 
@@ -38,7 +38,7 @@ def signs_of(packed: np.ndarray, k: int) -> np.ndarray:
     return bits.astype(np.float32) * 2 - 1
 
 
-def _block(sign: Sign, slot: int, k: int) -> np.ndarray | np.float32:
+def _block(sign: SignOperand, slot: int, k: int) -> np.ndarray | np.float32:
     if sign.block is None:
         return np.float32(1)
     blocks = sign.block.shape[-1]
@@ -51,7 +51,7 @@ def round_to(values: np.ndarray, dtype: mx.Dtype) -> np.ndarray:
     return as_f32(mx.array(values).astype(dtype))
 
 
-def exact(x: np.ndarray, sign: Sign, y_base: np.ndarray | None, slots: np.ndarray) -> np.ndarray:
+def exact(x: np.ndarray, sign: SignOperand, y_base: np.ndarray | None, slots: np.ndarray) -> np.ndarray:
     """x [M, K], y_base [M, N], slots [M] -> float64 [M, N]."""
     packed, k = np.array(sign.packed), x.shape[-1]
     y = np.zeros((len(x), packed.shape[1]))
@@ -74,7 +74,7 @@ def _sums(terms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def naive_error(
-    x: np.ndarray, sign: Sign, y_base: np.ndarray | None, slots: np.ndarray, dtype: mx.Dtype, truth: np.ndarray
+    x: np.ndarray, sign: SignOperand, y_base: np.ndarray | None, slots: np.ndarray, dtype: mx.Dtype, truth: np.ndarray
 ) -> float:
     """The largest max |naive - exact| over the orders of accumulation that the module's text names."""
     packed, k = np.array(sign.packed), x.shape[-1]
@@ -100,7 +100,7 @@ def naive_error(
     return max(float(np.abs(y - truth).max(initial=0)) for y in worst)
 
 
-def check_merge(base: np.ndarray, sign: Sign, found: mx.array) -> None:
+def check_merge(base: np.ndarray, sign: SignOperand, found: mx.array) -> None:
     """AssertionError unless found == base + (row * block * sign) * col bit for bit, in f32 and then rounded once.
 
     base f32 [S, N, K] with values of found's dtype. The last product and the sum may be fused (one f32 rounding) or

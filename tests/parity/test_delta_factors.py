@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from mlx_lm.models.switch_layers import SwitchLinear
 
+from zen_mlx.adapter.layers import set_delta
+from zen_mlx.adapter.merge import merge
+from zen_mlx.adapter.resident import Resident
 from zen_mlx.codec.factor_encode import encode_factor
 from zen_mlx.codec.parts import SignPart, decode, encode_sign
-from zen_mlx.delta.layers import set_delta
-from zen_mlx.delta.merge import merge
-from zen_mlx.delta.resident import Resident
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.kernels.dispatch import add_parts
 

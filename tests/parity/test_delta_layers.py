@@ -11,9 +11,9 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchGLU, SwitchLinear
 
+from zen_mlx.adapter.layers import remove_delta, set_delta
+from zen_mlx.adapter.resident import Resident
 from zen_mlx.codec.parts import DensePart, SignPart
-from zen_mlx.delta.layers import remove_delta, set_delta
-from zen_mlx.delta.resident import Resident
 from zen_mlx.errors import TargetError
 from zen_mlx.format.spec import DeltaTensor, Profile
 

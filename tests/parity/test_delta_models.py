@@ -15,9 +15,9 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models import llama, qwen3, qwen3_moe
 from mlx_lm.utils import quantize_model
 
+from zen_mlx.adapter import attach as door
+from zen_mlx.adapter.attach import Resident, attach, attached, detach, model_count, switch, target_count, targets
 from zen_mlx.codec.parts import DensePart, decode_all, encode_sign
-from zen_mlx.delta import attach as door
-from zen_mlx.delta.attach import Resident, attach, attached, detach, model_count, switch, target_count, targets
 from zen_mlx.errors import ConfigError, TargetError
 from zen_mlx.format.spec import DeltaTensor, Profile
 

@@ -9,9 +9,8 @@ import pytest
 from mlx_lm.models import qwen3
 from mlx_lm.utils import quantize_model
 
-from zen_mlx.codec.parts import encode_sign
-from zen_mlx.codec.rows import RowsPart
-from zen_mlx.delta.attach import Resident, attach, check, detach, switch
+from zen_mlx.adapter.attach import Resident, attach, check, detach, switch
+from zen_mlx.codec.parts import RowsPart, encode_sign
 from zen_mlx.errors import TargetError
 from zen_mlx.format.read import read_header
 from zen_mlx.format.spec import DeltaTensor, Profile

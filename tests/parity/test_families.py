@@ -13,20 +13,20 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tests.families import FAMILIES, build_model, config_of, save_model
+from zen_mlx.adapter.attach import Resident, attach, detach, switch
+from zen_mlx.adapter.targets import array_shape, arrays, can_grow, model_count, target_count, targets
 from zen_mlx.base.load import load_model
 from zen_mlx.codec.factor_encode import encode_svd
-from zen_mlx.codec.parts import DensePart, Part, decode_all, encode_sign
-from zen_mlx.codec.rows import RowsPart
+from zen_mlx.codec.parts import DensePart, Part, RowsPart, decode_all, encode_sign
+from zen_mlx.config import TrainOptions
 from zen_mlx.data.loss import logits_at_labels
 from zen_mlx.data.tokens import TokenRow
-from zen_mlx.delta.attach import Resident, attach, detach, switch
-from zen_mlx.delta.targets import array_shape, arrays, can_grow, model_count, target_count, targets
 from zen_mlx.format.read import read
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.format.write import write
 from zen_mlx.train.gradients import step_gradients
-from zen_mlx.train.options import TrainOptions, road_of
-from zen_mlx.train.overlay import Share, overlaid, trained_arrays
+from zen_mlx.train.methods import method_of
+from zen_mlx.train.trainable import QuantizationRamp, trainable_layers, trained_arrays
 
 SIZE = 0.02
 IDS = mx.array([[1, 5, 9, 200, 17, 3, 77, 8, 64, 31, 2]])
@@ -132,9 +132,9 @@ def test_gradients_of_a_family(family: str, method: str) -> None:
     modules = {name: (id(module), type(module)) for name, module in model.named_modules()}
     base, wanted = logits(model), set(targets(model))
     options = TrainOptions(steps=1, method=method, bits_per_weight=4 if method == "factor" else None)
-    road, share = road_of(options, model), Share()
+    method, share = method_of(options, model), QuantizationRamp()
     rows = [TokenRow(tuple(IDS[0].tolist()), tuple(at > 3 for at in range(IDS.size)))]
-    with overlaid(model, lambda name, layer, shape: road.layer(name, layer, shape, share)) as layers:
+    with trainable_layers(model, lambda name, layer, shape: method.layer(name, layer, shape, share)) as layers:
         assert set(layers) == wanted
         loss, tokens, grads = step_gradients(model, rows)
         trained = trained_arrays(layers)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from zen_mlx.codec.factor_encode import encode_factor
 from zen_mlx.codec.pack import pack_signs, unpack_signs
-from zen_mlx.codec.parts import DensePart, Part, SignPart, decode_all, encode_sign
-from zen_mlx.codec.rows import encode_rows
+from zen_mlx.codec.parts import DensePart, Part, SignPart, decode_all, encode_rows, encode_sign
 from zen_mlx.format.layout import arrays_of, layout_of
 from zen_mlx.format.read import read, read_header
 from zen_mlx.format.spec import DeltaTensor, Profile, split_name

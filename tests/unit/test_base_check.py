@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from zen_mlx.base import check
+from zen_mlx.base import validate
 from zen_mlx.base.load import load_base
 from zen_mlx.errors import ModelFormatError
 
@@ -82,16 +82,16 @@ def test_header_that_claims_too_much(folder: Path) -> None:
 
 
 def test_index_and_files_disagree(folder: Path) -> None:
-    index = folder / check.INDEX
-    names = check.tensor_names(folder / "model.safetensors")
+    index = folder / validate.INDEX
+    names = validate.tensor_names(folder / "model.safetensors")
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model.safetensors")}))
     load_base(folder)
     index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-00002-of-00002.safetensors")}))
-    refused(folder, check.INDEX, "disagree")
+    refused(folder, validate.INDEX, "disagree")
     index.write_text(json.dumps({"weight_map": {"absent": "model.safetensors"}}))
-    refused(folder, check.INDEX, "in no file")
+    refused(folder, validate.INDEX, "in no file")
     index.write_text("{}")
-    refused(folder, check.INDEX, "no weight_map")
+    refused(folder, validate.INDEX, "no weight_map")
 
 
 def test_tensor_in_two_files(folder: Path) -> None:

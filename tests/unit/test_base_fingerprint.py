@@ -15,7 +15,7 @@ from zen_mlx.base import fingerprint as fp
 from zen_mlx.base.fingerprint import fingerprint
 from zen_mlx.base.load import load_base
 from zen_mlx.errors import ModelFormatError
-from zen_mlx.names import digest_cache_path
+from zen_mlx.paths import digest_cache_path
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3_moe
 
 from zen_mlx.base.fingerprint import fingerprint
-from zen_mlx.base.info import base_info, describe
 from zen_mlx.base.load import load_base, load_model
+from zen_mlx.base.loaded import base_info, describe
 from zen_mlx.base.quantize import quantize
 from zen_mlx.errors import ConfigError, InputError, ModelFormatError, ModelNotFoundError
-from zen_mlx.names import base_dir
+from zen_mlx.paths import base_dir
 
 ON_CPU = mx.default_device().type == mx.DeviceType.cpu
 TOKENS = mx.array([[1, 2, 3, 4, 5]])

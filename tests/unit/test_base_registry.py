@@ -8,7 +8,7 @@ import pytest
 
 from zen_mlx.base import registry
 from zen_mlx.errors import ConfigError, InputError, ModelNotFoundError
-from zen_mlx.names import base_dir, config_path
+from zen_mlx.paths import base_dir, config_path
 
 
 def write_config(text: str) -> None:

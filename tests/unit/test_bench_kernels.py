@@ -10,15 +10,16 @@ from types import SimpleNamespace
 import mlx.core as mx
 import pytest
 
-from zen_mlx.bench import clock, decode, kernels, machine, peers, tables
-from zen_mlx.bench.plot import plot_kernels
+from zen_mlx.bench import clock, decode, kernel_times, machine, peers, tables
+from zen_mlx.bench.kernel_plot import plot_kernels
+from zen_mlx.bench.options import Options, Shape, parse_rows, parse_shape
 from zen_mlx.bench.process import in_new_process
 from zen_mlx.bench.synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3
 from zen_mlx.errors import ConfigError, ZenError
 from zen_mlx.kernels import reference
 from zen_mlx.kernels.dispatch import backend
 
-PAIR = tables.Shape("pair", (64, 32), 96)
+PAIR = Shape("pair", (64, 32), 96)
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 96, "head_dim": 32}
 TINY |= {"num_attention_heads": 2, "num_key_value_heads": 1}
 
@@ -32,7 +33,7 @@ def _short(monkeypatch):
 
 def measured(**options):
     options = {"quick": True, "shapes": (PAIR,), "rows": (1, 3), **options}
-    return kernels.measure(tables.Options(**options), lambda *_: None)
+    return kernel_times.measure(Options(**options), lambda *_: None)
 
 
 def test_every_kernel_and_every_rival_at_every_number_of_rows():
@@ -40,7 +41,7 @@ def test_every_kernel_and_every_rival_at_every_number_of_rows():
     assert document["copy_gb_per_s"] > 0 < document["launch_s"]
     for m in (1, 3):
         rows = [row for row in document["launches"] if row["m"] == m]
-        assert {row["name"] for row in rows if row["kernel"]} == set(kernels.choices())
+        assert {row["name"] for row in rows if row["kernel"]} == set(kernel_times.choices())
         assert {"base f32", "MLX 1-bit"} == {row["name"] for row in rows if not row["kernel"]} or backend() != "cpu"
         assert sum(row["fastest"] for row in rows) == 1
         for row in rows:
@@ -53,7 +54,7 @@ def test_every_kernel_and_every_rival_at_every_number_of_rows():
 
 
 def test_a_width_no_group_of_mlx_fits_has_no_one_bit_rival():
-    document = measured(shapes=(tables.Shape("", (33,), 70),), rows=(2,))
+    document = measured(shapes=(Shape("", (33,), 70),), rows=(2,))
     assert all(row["mlx_1bit_speedup"] is None for row in document["launches"])
 
 
@@ -70,25 +71,25 @@ def test_the_backends_own_kernels_are_timed(monkeypatch):
     assert "own" in names
     assert seen[0] == ([(1, 64, 3), (1, 32, 3)], [(2, 64), (2, 32)], None)
     # One launch for both projections, another plane at each call.
-    assert len({id(planes[0].packed) for planes in kernels._planes(PAIR)}) == peers.distinct(4 * 3 * 96)
+    assert len({id(planes[0].packed) for planes in kernel_times._planes(PAIR)}) == peers.distinct(4 * 3 * 96)
 
 
 def test_a_backend_without_kernels_of_its_own_has_mlx(monkeypatch):
     monkeypatch.setitem(sys.modules, f"zen_mlx.kernels.{backend()}", None)
-    assert "unpack" in kernels.choices()
+    assert "unpack" in kernel_times.choices()
 
 
 def test_the_ways_of_mlx_are_the_reference():
-    sign, x = kernels._planes(PAIR)[0][0], mx.random.normal((3, 96))
+    sign, x = kernel_times._planes(PAIR)[0][0], mx.random.normal((3, 96))
     wanted = reference.sign_matmul(x, sign.packed, row=sign.row, col=sign.col)
     for name in ("unpack", "quantized"):
-        (y,) = kernels.choices()[name](x, [sign], [None], None)
+        (y,) = kernel_times.choices()[name](x, [sign], [None], None)
         assert mx.allclose(y, wanted, atol=1e-5)
 
 
 def test_one_bit_peer_computes_the_sign_product():
     """scales 2 and biases -1 are the signs; caught through the evaluated arrays."""
-    planes, x = kernels._planes(PAIR), mx.random.normal((2, 96))
+    planes, x = kernel_times._planes(PAIR), mx.random.normal((2, 96))
     found = []
     evaluate = mx.eval
     try:
@@ -114,27 +115,27 @@ def test_turns_are_taken_one_after_the_other_and_the_slow_sit_out():
 
 
 def test_who_is_slow_sits_out_more_rows_but_never_the_fastest(monkeypatch):
-    monkeypatch.setattr(kernels, "_SLOW_S", 0.0)
+    monkeypatch.setattr(kernel_times, "_SLOW_S", 0.0)
     rows = [row for row in measured(rows=(1, 2, 3))["launches"] if row["m"] == 3]
     assert [row["kernel"] for row in rows] == [True]
 
 
 def test_bytes_of_a_launch():
     """4096 x 4096, one row, bf16: 2 MiB of signs, 32 KiB of scales, 24 KiB of x, y_base and y."""
-    square = tables.Shape("", (4096,), 4096)
-    assert kernels._bytes(square, 1, "matvec", 2) == (2 << 20) + (32 << 10) + (24 << 10)
-    assert kernels._bytes(square, 1, "base bf16", 2) == (32 << 20) + (16 << 10)
-    assert kernels._bytes(square, 1, "base 4-bit", 2) == (9 << 20) + (16 << 10)
-    assert kernels._bytes(square, 1, "MLX 1-bit", 2) == (2 << 20) + (16 << 10)
+    square = Shape("", (4096,), 4096)
+    assert kernel_times._bytes(square, 1, "matvec", 2) == (2 << 20) + (32 << 10) + (24 << 10)
+    assert kernel_times._bytes(square, 1, "base bf16", 2) == (32 << 20) + (16 << 10)
+    assert kernel_times._bytes(square, 1, "base 4-bit", 2) == (9 << 20) + (16 << 10)
+    assert kernel_times._bytes(square, 1, "MLX 1-bit", 2) == (2 << 20) + (16 << 10)
 
 
 def test_shapes_are_those_of_the_models():
-    for label, config in ((kernels._SMALL, SMOLLM2_135M), (kernels._LARGE, QWEN3_4B)):
+    for label, config in ((kernel_times._SMALL, SMOLLM2_135M), (kernel_times._LARGE, QWEN3_4B)):
         size, width = config["hidden_size"], config["head_dim"]
         heads, kv = (width * config[f"num_{kind}_heads"] for kind in ("attention", "key_value"))
         wide = config["intermediate_size"]
         wanted = {((heads, kv, kv), size), ((size,), heads), ((wide, wide), size), ((size,), wide)}
-        assert {(s.outputs, s.k) for s in kernels.SHAPES if s.label.startswith(label)} == wanted
+        assert {(s.outputs, s.k) for s in kernel_times.SHAPES if s.label.startswith(label)} == wanted
 
 
 @pytest.mark.parametrize(("make", "modes"), [(dense_model, 3), (quantized_qwen3, 2)])
@@ -168,10 +169,10 @@ def test_plot(tmp_path):
 def test_names_shapes_and_rows_are_checked():
     assert tables.choose([]) == list(tables.TABLES)
     assert tables.choose(["switch", "switch"]) == ["switch"]
-    assert tables.parse_shape("8+4+4x32") == tables.Shape("", (8, 4, 4), 32)
-    assert str(tables.parse_shape("8x32")) == "8x32"
-    assert tables.parse_rows("64,1,1") == (1, 64)
-    for check, text in ((tables.parse_shape, "0x3"), (tables.parse_shape, "1+1+1+1x3"), (tables.parse_rows, "1,")):
+    assert parse_shape("8+4+4x32") == Shape("", (8, 4, 4), 32)
+    assert str(parse_shape("8x32")) == "8x32"
+    assert parse_rows("64,1,1") == (1, 64)
+    for check, text in ((parse_shape, "0x3"), (parse_shape, "1+1+1+1x3"), (parse_rows, "1,")):
         with pytest.raises(ConfigError):
             check(text)
 

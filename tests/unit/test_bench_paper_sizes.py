@@ -8,13 +8,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from zen_mlx.adapter.targets import targets
 from zen_mlx.base.build import build
 from zen_mlx.bench import paper_sizes
 from zen_mlx.bench.paper_sizes import CODECS, dimensions, lora_bytes, measure_sizes, profile_bytes, skeleton
 from zen_mlx.bench.synthetic import QWEN3_4B, random_profile
 from zen_mlx.codec.factor_encode import encode_svd
 from zen_mlx.codec.parts import encode_sign
-from zen_mlx.delta.targets import targets
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.format.write import write
 

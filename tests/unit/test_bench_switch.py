@@ -6,10 +6,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from zen_mlx.adapter.attach import target_count, targets
 from zen_mlx.base.load import load_model
 from zen_mlx.bench.switch import measure_switch
 from zen_mlx.bench.synthetic import QWEN3_4B, quantized_qwen3, random_profile
-from zen_mlx.delta.attach import target_count, targets
 from zen_mlx.format.read import read
 from zen_mlx.format.write import write
 

@@ -54,7 +54,7 @@ def test_products_go_to_it(tmp_path: Path) -> None:
         """
 import json, pathlib
 from zen_mlx import blas
-from zen_mlx.base.machine import matmul_gflops
+from zen_mlx.bench.machine import matmul_gflops
 speed = matmul_gflops()
 maps = [line.split()[-1] for line in pathlib.Path("/proc/self/maps").read_text().splitlines() if ".so" in line]
 print(json.dumps([blas.status().loaded, blas.status().path, speed, sorted(set(maps))]))

@@ -11,11 +11,10 @@ import pytest
 from zen_mlx.cli.inspect import _kind
 from zen_mlx.cli.main import main
 from zen_mlx.codec.factor_encode import encode_svd
-from zen_mlx.codec.parts import DensePart, encode_sign
-from zen_mlx.codec.rows import encode_rows
+from zen_mlx.codec.parts import DensePart, encode_rows, encode_sign
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.format.write import write
-from zen_mlx.names import zen_home
+from zen_mlx.paths import zen_home
 from zen_mlx.profiles.store import ProfileStore
 
 LIST_KEYS = {"name", "base", "method", "bits_per_weight", "file_bytes", "created", "sha256", "verified"}

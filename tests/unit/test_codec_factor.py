@@ -5,12 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zen_mlx.codec.codes import code_values, flip_codes, pack_codes, quantize, unpack_codes
 from zen_mlx.codec.factor import FactorPart, FactorSide, decode_factor
 from zen_mlx.codec.factor_encode import encode_factor, encode_svd
-from zen_mlx.codec.pack import pack_signs
-from zen_mlx.codec.parts import decode, decode_all, encode_sign
-from zen_mlx.codec.rows import encode_rows
+from zen_mlx.codec.pack import code_values, flip_codes, pack_codes, pack_signs, quantize, unpack_codes
+from zen_mlx.codec.parts import decode, decode_all, encode_rows, encode_sign
 from zen_mlx.codec.svd import leading_factors
 from zen_mlx.errors import ConfigError
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from zen_mlx.codec.chunks import CHUNK_ELEMENTS, over_rows
+from zen_mlx.codec.arrays import CHUNK_ELEMENTS, over_rows
 from zen_mlx.codec.difference import BF16
-from zen_mlx.codec.parts import DensePart, SignPart, decode_all
-from zen_mlx.codec.rows import RowsPart
-from zen_mlx.delta.encode import encode
+from zen_mlx.codec.parts import DensePart, RowsPart, SignPart, decode_all
+from zen_mlx.encode.closed_form import encode
 from zen_mlx.errors import ModelFormatError, TargetError
 from zen_mlx.format.layout import arrays_of
 

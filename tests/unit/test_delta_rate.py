@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from zen_mlx.codec.parts import decode_all
-from zen_mlx.delta.rate import (
+from zen_mlx.config import MOST_PLANES
+from zen_mlx.encode.rate_allocation import (
     EPSILON,
-    MOST_PLANES,
     Choice,
     Spectrum,
     allocate,

@@ -13,9 +13,9 @@ import pytest
 from mlx_lm.models import llama, qwen3_moe
 from mlx_lm.models.cache import make_prompt_cache
 
+from zen_mlx.adapter.attach import attach, detach, switch
+from zen_mlx.adapter.resident import Resident
 from zen_mlx.bench.synthetic import random_profile
-from zen_mlx.delta.attach import attach, detach, switch
-from zen_mlx.delta.resident import Resident
 from zen_mlx.kernels import dispatch
 
 LLAMA = {

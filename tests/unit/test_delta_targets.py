@@ -11,8 +11,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gpt_oss, mixtral, qwen2_moe
 from mlx_lm.models.switch_layers import SwitchGLU
 
-from zen_mlx.delta.layers import set_delta
-from zen_mlx.delta.targets import arrays, logical_shape, model_count, target_count, targets
+from zen_mlx.adapter.layers import set_delta
+from zen_mlx.adapter.targets import arrays, logical_shape, model_count, target_count, targets
 
 COMMON: dict[str, Any] = {
     "hidden_size": 64,

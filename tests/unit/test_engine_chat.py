@@ -14,8 +14,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from zen_mlx.config import Sampling
 from zen_mlx.engine.chat import ChatSession
-from zen_mlx.engine.generate import Sampling, generate, prompt_ids
+from zen_mlx.engine.decoding import generate, prompt_ids
 from zen_mlx.errors import ConfigError, InputError
 
 TEMPLATE = (

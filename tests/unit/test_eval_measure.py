@@ -17,10 +17,10 @@ from zen_mlx.data.examples import load_examples
 from zen_mlx.data.loss import mean_loss
 from zen_mlx.data.tokens import TokenRow, tokenize
 from zen_mlx.errors import ConfigError, DataError, MemoryLimitError
-from zen_mlx.eval import answers, reference
+from zen_mlx.eval import answers, reference_model
 from zen_mlx.eval import measure as measuring
 from zen_mlx.eval.measure import Beside, Recorded, measure, walk
-from zen_mlx.names import zen_home
+from zen_mlx.paths import zen_home
 
 ROWS = [
     {"messages": [{"role": "user", "content": "hi " * n}, {"role": "assistant", "content": f"so it is, {n} times"}]}
@@ -77,9 +77,9 @@ def test_every_measure_is_what_numpy_says(
     monkeypatch.setattr(measuring, "CHUNK", 7)
     model, other = pair
     if not on_disk:
-        monkeypatch.setattr(reference, "DISK_BYTES", 0)
+        monkeypatch.setattr(reference_model, "DISK_BYTES", 0)
     seen: list[tuple[int, int]] = []
-    kept, own = reference.keep_logits(other, rows, 0, lambda done, total: seen.append((done, total)))
+    kept, own = reference_model.keep_logits(other, rows, 0, lambda done, total: seen.append((done, total)))
     assert type(kept) is (Recorded if on_disk else Beside)
     wanted = by_hand(model, other, rows)
     for _ in range(2):  # it can be asked again, for the next profile
@@ -113,9 +113,9 @@ def test_where_one_has_more_tokens_the_shared_ones_are_compared(pair: tuple[Any,
 def test_what_fits_nowhere_is_refused_with_numbers(
     pair: tuple[Any, Any], rows: list[TokenRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "DISK_BYTES", 0)
+    monkeypatch.setattr(reference_model, "DISK_BYTES", 0)
     with pytest.raises(MemoryLimitError, match="GB") as caught:
-        reference.keep_logits(pair[1], rows, 2**50)
+        reference_model.keep_logits(pair[1], rows, 2**50)
     assert "--limit" in (caught.value.hint or "")
 
 

@@ -19,8 +19,7 @@ from safetensors.numpy import load_file, save_file
 from zen_mlx import ZenPersonalizationManager, load_base
 from zen_mlx.cli.main import main
 from zen_mlx.codec.factor import FactorPart
-from zen_mlx.codec.parts import DensePart, SignPart, decode_all
-from zen_mlx.codec.rows import RowsPart
+from zen_mlx.codec.parts import DensePart, RowsPart, SignPart, decode_all
 from zen_mlx.errors import InputError, ProfileExistsError, TargetError
 
 Q, K, UP = (f"model.layers.0.{name}" for name in ("self_attn.q_proj", "self_attn.k_proj", "mlp.up_proj"))
@@ -199,7 +198,7 @@ def test_a_lora_of_mlx_lm_gives_its_logits(
     for tensor in tensors.values():
         assert isinstance(tensor.parts[0], FactorPart)
         assert [group.bits for group in tensor.parts[0].groups] == [bits]
-    from zen_mlx.delta.attach import Resident, attach, detach
+    from zen_mlx.adapter.attach import Resident, attach, detach
 
     base = logits(manager.model)
     assert np.abs(wanted - base).max() > 0.01 * np.abs(base).max()

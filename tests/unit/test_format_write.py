@@ -8,8 +8,7 @@ import pytest
 
 from zen_mlx.codec.factor import FactorGroup, FactorPart, FactorSide
 from zen_mlx.codec.factor_encode import encode_factor, encode_svd
-from zen_mlx.codec.parts import DensePart, Part, SignPart, decode, decode_all, encode_sign
-from zen_mlx.codec.rows import RowsPart, encode_rows
+from zen_mlx.codec.parts import DensePart, Part, RowsPart, SignPart, decode, decode_all, encode_rows, encode_sign
 from zen_mlx.errors import ConfigError
 from zen_mlx.format.layout import arrays_of
 from zen_mlx.format.read import read, read_header

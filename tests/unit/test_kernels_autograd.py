@@ -8,7 +8,7 @@ import pytest
 
 from zen_mlx.codec.pack import pack_signs
 from zen_mlx.kernels import choice, dispatch, reference
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 M, K, S = 5, 70, 2
 NS = (9, 4, 6)
@@ -49,7 +49,7 @@ class Case:
     def loss(self, x, ys, scales):
         """sum of weights * y, for MLX arrays."""
         planes = [
-            Sign(mx.array(pack_signs(s)), **{name: values[i] for name, values in scales.items()})
+            SignOperand(mx.array(pack_signs(s)), **{name: values[i] for name, values in scales.items()})
             for i, s in enumerate(self.signs)
         ]
         found = dispatch.run(None, x, planes, ys, None if self.slots is None else mx.array(self.slots))

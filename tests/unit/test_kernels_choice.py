@@ -12,7 +12,7 @@ import pytest
 from zen_mlx.errors import ConfigError, KernelError
 from zen_mlx.kernels import choice, dispatch, reference
 from zen_mlx.kernels.choice import KernelFallbackWarning, Route
-from zen_mlx.kernels.parts import Launch, Sign
+from zen_mlx.kernels.operands import Launch, SignOperand
 
 N, K = 12, 100
 
@@ -52,14 +52,14 @@ def use(monkeypatch: pytest.MonkeyPatch, kernel: Launch, most_rows: int | None =
     monkeypatch.setattr(choice, "ROUTES", {**choice.ROUTES, "cpu": (Route("select", most_rows),)})
 
 
-def sign(seed: int = 0) -> Sign:
+def sign(seed: int = 0) -> SignOperand:
     random = np.random.default_rng(seed)
     words = random.integers(0, 2**32, (1, N, 4), dtype=np.uint32)
     words[..., -1] &= 15
-    return Sign(mx.array(words), mx.array(random.uniform(0.5, 1.5, (1, N)).astype(np.float32)))
+    return SignOperand(mx.array(words), mx.array(random.uniform(0.5, 1.5, (1, N)).astype(np.float32)))
 
 
-def product(rows: int, plane: Sign | None = None) -> tuple[mx.array, mx.array]:
+def product(rows: int, plane: SignOperand | None = None) -> tuple[mx.array, mx.array]:
     plane = plane or sign()
     x = mx.random.normal((rows, K))
     y_base = mx.random.normal((rows, N))

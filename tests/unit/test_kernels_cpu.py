@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.kernels import cpu
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 pytestmark = pytest.mark.skipif(cpu.UNAVAILABLE is not None, reason=str(cpu.UNAVAILABLE))
 
@@ -23,7 +23,7 @@ SCALES = ("none", "row", "col", "rowcol", "block32", "block64", "block128", "blo
 DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
 
-def plane(rng: np.random.Generator, scale: str, s: int, n: int, k: int) -> Sign:
+def plane(rng: np.random.Generator, scale: str, s: int, n: int, k: int) -> SignOperand:
     """Random words, pad bits included, and the scales that `scale` names."""
     packed = rng.integers(0, 2**32, (s, n, -(-k // 32)), dtype=np.uint32)
     factors, _, size = scale.partition("block")
@@ -33,14 +33,14 @@ def plane(rng: np.random.Generator, scale: str, s: int, n: int, k: int) -> Sign:
         for name, shape in shapes.items()
         if name in factors or name == "block"
     }
-    return Sign(mx.array(packed), **scales)
+    return SignOperand(mx.array(packed), **scales)
 
 
 def values(array: mx.array) -> np.ndarray:
     return np.array(array.astype(mx.float32))
 
 
-def weight(sign: Sign, slot: int, k: int, block: int) -> np.ndarray:
+def weight(sign: SignOperand, slot: int, k: int, block: int) -> np.ndarray:
     """sign * block [N, K], f32."""
     bits = np.unpackbits(np.array(sign.packed[slot]).view(np.uint8), axis=-1, bitorder="little")[:, :k]
     signs = bits.astype(np.float32) * 2 - 1
@@ -48,7 +48,7 @@ def weight(sign: Sign, slot: int, k: int, block: int) -> np.ndarray:
 
 
 def check(
-    x: mx.array, sign: Sign, y_base: mx.array | None, slots: Sequence[int] | None, y: mx.array, block: int = 32
+    x: mx.array, sign: SignOperand, y_base: mx.array | None, slots: Sequence[int] | None, y: mx.array, block: int = 32
 ) -> None:
     (m, k), (s, n, _) = x.shape, sign.packed.shape
     dtype = x.dtype if y_base is None else y_base.dtype
@@ -73,7 +73,9 @@ def check(
     assert np.abs(values(y) - exact).max() <= max(2 * np.abs(rounded - exact).max(), luck)
 
 
-def run(x: mx.array, signs: list[Sign], bases: list[mx.array | None], slots: Sequence[int] | None) -> list[mx.array]:
+def run(
+    x: mx.array, signs: list[SignOperand], bases: list[mx.array | None], slots: Sequence[int] | None
+) -> list[mx.array]:
     ids = None if slots is None else mx.array(np.array(slots, np.int32))
     return list(cpu.KERNELS["select"](x, signs, bases, ids))
 
@@ -113,7 +115,7 @@ def test_every_scale_with_a_large_mean(scale: str, m: int) -> None:
 @pytest.mark.parametrize("word", [0, 2**32 - 1])
 def test_equal_signs_with_a_large_mean(word: int) -> None:
     x = mx.array((100 + np.random.default_rng(0).standard_normal((5, 1000))).astype(np.float32))
-    sign = Sign(mx.full((1, 33, 32), word, dtype=mx.uint32))
+    sign = SignOperand(mx.full((1, 33, 32), word, dtype=mx.uint32))
     check(x, sign, None, None, run(x, [sign], [None], None)[0])
 
 
@@ -122,11 +124,11 @@ def test_views_are_read_as_they_lie() -> None:
     wide = mx.array(rng.standard_normal((7, 210)).astype(np.float32))
     for x in (wide[::2, 3:103], wide[:, ::2][:4, :100], wide.T[:100, :5].T, mx.broadcast_to(wide[:1, :100], (6, 100))):
         sign = plane(rng, "rowcol+block64", 4, 9, 100)
-        part = Sign(*(array[1::2] for array in sign))
+        part = SignOperand(*(array[1::2] for array in sign))
         slots = [i % 2 for i in range(x.shape[0])]
         check(x, part, None, slots, run(x, [part], [None], slots)[0], 64)
     columns = mx.array(rng.integers(0, 2**32, (1, 9, 8), dtype=np.uint32))[..., ::2]
-    check(wide[:, :100], Sign(columns), None, None, run(wide[:, :100], [Sign(columns)], [None], None)[0])
+    check(wide[:, :100], SignOperand(columns), None, None, run(wide[:, :100], [SignOperand(columns)], [None], None)[0])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -259,7 +261,7 @@ def test_tracing_raises_not_evaluable(transform: str, traced: str) -> None:
 
     def product(argument: mx.array) -> mx.array:
         a = {**fixed, traced: argument}
-        return cpu.select(a["x"], [Sign(a["packed"], a["row"])], [a["y_base"]], a["slots"])[0]
+        return cpu.select(a["x"], [SignOperand(a["packed"], a["row"])], [a["y_base"]], a["slots"])[0]
 
     if transform == "compile":
         with pytest.raises(cpu.NotEvaluable):
@@ -270,7 +272,7 @@ def test_tracing_raises_not_evaluable(transform: str, traced: str) -> None:
 
 
 def test_another_value_error_is_not_swallowed() -> None:
-    sign = Sign(mx.zeros((1, 7, 4), dtype=mx.uint32), block=mx.ones((1, 7, 3)))
+    sign = SignOperand(mx.zeros((1, 7, 4), dtype=mx.uint32), block=mx.ones((1, 7, 3)))
     with pytest.raises(ValueError, match="no block size"):
         run(mx.ones((2, 128)), [sign], [None], None)
 
@@ -296,8 +298,8 @@ def test_without_numba_there_is_no_kernel_and_a_reason(missing: str) -> None:
 _ONES = (
     "import mlx.core as mx\n"
     "from zen_mlx.kernels import cpu\n"
-    "from zen_mlx.kernels.parts import Sign\n"
-    "sign = Sign(mx.full((1, 3, 1), 2**32 - 1, dtype=mx.uint32))\n"
+    "from zen_mlx.kernels.operands import SignOperand\n"
+    "sign = SignOperand(mx.full((1, 3, 1), 2**32 - 1, dtype=mx.uint32))\n"
     "print(cpu.select(mx.ones((1, 20)), [sign], [None], None)[0].tolist())"
 )
 

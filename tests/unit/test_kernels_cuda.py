@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.kernels import cuda, cuda_text, reference
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -22,13 +22,15 @@ EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("cuda_emulator
 needs_emulator = pytest.mark.skipif(not EMULATED, reason="the CUDA emulator needs g++")
 
 
-def random_sign(seed: int, s: int, n: int, k: int, *, row: bool = True, col: bool = False, block: int = 0) -> Sign:
+def random_sign(
+    seed: int, s: int, n: int, k: int, *, row: bool = True, col: bool = False, block: int = 0
+) -> SignOperand:
     rng = np.random.default_rng(seed)
 
     def scales(*shape: int) -> mx.array:
         return mx.array(rng.uniform(0.5, 1.5, shape).astype(np.float32))
 
-    return Sign(
+    return SignOperand(
         mx.array(rng.integers(0, 2**32, (s, n, -(-k // 32)), dtype=np.uint32)),
         scales(s, n) if row else None,
         scales(s, k) if col else None,
@@ -84,7 +86,7 @@ def close(found: mx.array, wanted: mx.array, tolerance: float = 1e-5) -> None:
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(np.abs(b).max(initial=1)))
 
 
-def expected(x: mx.array, sign: Sign, base: mx.array | None = None, slots: mx.array | None = None) -> mx.array:
+def expected(x: mx.array, sign: SignOperand, base: mx.array | None = None, slots: mx.array | None = None) -> mx.array:
     y_base = None if base is None else base.astype(mx.float32)
     more = {"row": sign.row, "col": sign.col, "block": sign.block, "slots": slots, "y_base": y_base, "unpack": True}
     return reference.sign_matmul(x.astype(mx.float32), sign.packed, **more)
@@ -110,9 +112,9 @@ def test_the_name_tells_every_operand_type(recorder: Recorder) -> None:
 
 
 def test_the_name_follows_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = cuda_text.text(cuda_text.Form("matvec"))
+    before = cuda_text.text(cuda_text.CudaForm("matvec"))
     monkeypatch.setattr(cuda_text, "source", lambda folder, name: "// another version\n")
-    assert cuda_text.text(cuda_text.Form("matvec")).name != before.name
+    assert cuda_text.text(cuda_text.CudaForm("matvec")).name != before.name
 
 
 def test_planes_share_a_launch(recorder: Recorder) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.kernels import metal, reference
-from zen_mlx.kernels.parts import Sign
+from zen_mlx.kernels.operands import SignOperand
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `metal_emulator`
 
@@ -22,13 +22,15 @@ EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("metal_emulato
 needs_emulator = pytest.mark.skipif(not EMULATED, reason="the Metal emulator needs g++")
 
 
-def random_sign(seed: int, s: int, n: int, k: int, *, row: bool = True, col: bool = True, block: int = 0) -> Sign:
+def random_sign(
+    seed: int, s: int, n: int, k: int, *, row: bool = True, col: bool = True, block: int = 0
+) -> SignOperand:
     rng = np.random.default_rng(seed)
 
     def scales(*shape: int) -> mx.array:
         return mx.array(rng.uniform(0.5, 1.5, shape).astype(np.float32))
 
-    return Sign(
+    return SignOperand(
         mx.array(rng.integers(0, 2**32, (s, n, -(-k // 32)), dtype=np.uint32)),
         scales(s, n) if row else None,
         scales(s, k) if col else None,
@@ -93,7 +95,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_grid_covers_every_projection_and_row(
     file: str, m: int, ns: list[int], threads: tuple[int, int, int], recorder: Recorder
 ) -> None:
-    signs = [Sign(mx.zeros((1, n, 1), dtype=mx.uint32)) for n in ns]
+    signs = [SignOperand(mx.zeros((1, n, 1), dtype=mx.uint32)) for n in ns]
     metal.KERNELS[file](mx.zeros((m, 32)), signs, [None] * len(ns), None)
     call = recorder.calls[0]
     assert call["grid"] == threads
@@ -124,7 +126,9 @@ def test_matmul_memory_is_within_a_threadgroup() -> None:
 
 def test_a_kernel_is_built_once_a_form_under_a_name_of_its_own(recorder: Recorder) -> None:
     """MLX keeps one library a name: two texts under one name would be compiled again at every call."""
-    forms = [metal.Form(planes, *(bool(bits >> i & 1) for i in range(5))) for planes in (1, 2, 3) for bits in range(32)]
+    forms = [
+        metal.MetalForm(planes, *(bool(bits >> i & 1) for i in range(5))) for planes in (1, 2, 3) for bits in range(32)
+    ]
     for file in ("matvec", "wide", "matmul", "merge"):
         for form in forms:
             assert metal.kernel(file, form) is metal.kernel(file, form)
@@ -134,7 +138,7 @@ def test_a_kernel_is_built_once_a_form_under_a_name_of_its_own(recorder: Recorde
 
 def test_no_launch_has_more_buffers_than_metal_binds(recorder: Recorder) -> None:
     """31: every array is one, and every shape that the body names is one more."""
-    everything = metal.kernel("matvec", metal.Form(3, True, True, True, True, True))
+    everything = metal.kernel("matvec", metal.MetalForm(3, True, True, True, True, True))
     assert everything is not None
     built = recorder.built[0]
     shapes = [name for name in built["input_names"] if f"{name}_shape" in built["source"]]

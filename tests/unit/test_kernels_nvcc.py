@@ -16,33 +16,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 import nvcc
 import sass_count
 
-from zen_mlx.kernels.cuda import Form
+from zen_mlx.kernels.cuda import CudaForm
 
 HALF, BF16, F32 = mx.float16, mx.bfloat16, mx.float32
 
 UNITS = {
     "matvec": [
         sass_count.DECODE,
-        Form("matvec", 2, row=True, slots=True, x=HALF, y=HALF),
-        Form("matvec", row=True, col=True, block=True, slots=True, base=True, x=F32, y=F32),
+        CudaForm("matvec", 2, row=True, slots=True, x=HALF, y=HALF),
+        CudaForm("matvec", row=True, col=True, block=True, slots=True, base=True, x=F32, y=F32),
     ],
     "mma": [
-        Form("mma", 2, row=True, base=True, x=BF16, y=BF16),
-        Form("mma", row=True, block=True, slots=True, base=True, x=HALF, y=HALF),
-        Form("mma", row=True, slots=True, x=HALF, y=HALF, tiles=4),
-        Form("mma", row=True, base=True, x=BF16, y=F32, terms=True),
-        Form("mma", row=True, block=True, slots=True, base=True, x=BF16, y=F32, tiles=2, terms=True, own_x=True),
+        CudaForm("mma", 2, row=True, base=True, x=BF16, y=BF16),
+        CudaForm("mma", row=True, block=True, slots=True, base=True, x=HALF, y=HALF),
+        CudaForm("mma", row=True, slots=True, x=HALF, y=HALF, tiles=4),
+        CudaForm("mma", row=True, base=True, x=BF16, y=F32, terms=True),
+        CudaForm("mma", row=True, block=True, slots=True, base=True, x=BF16, y=F32, tiles=2, terms=True, own_x=True),
     ],
     "split": [
-        Form("split", col=True, slots=True, x=BF16, y=BF16),
-        Form("split", x=HALF, y=HALF),
-        Form("split", col=True, x=F32, y=F32),
+        CudaForm("split", col=True, slots=True, x=BF16, y=BF16),
+        CudaForm("split", x=HALF, y=HALF),
+        CudaForm("split", col=True, x=F32, y=F32),
     ],
     "unpack": [
-        Form("unpack", block=True),
-        Form("unpack"),
-        Form("merge", row=True, col=True, block=True, base=True, x=BF16, y=BF16),
-        Form("merge", row=True, base=True, x=F32, y=F32),
+        CudaForm("unpack", block=True),
+        CudaForm("unpack"),
+        CudaForm("merge", row=True, col=True, block=True, base=True, x=BF16, y=BF16),
+        CudaForm("merge", row=True, base=True, x=F32, y=F32),
     ],
 }
 

@@ -214,7 +214,7 @@ def test_the_door_refuses_operands_that_do_not_fit(field: str, change: dict[str,
 def test_parts_are_summed_and_rounded_once() -> None:
     case = Case("row", 2, 6, 40)
     values = np.random.default_rng(5).standard_normal((2, 6, 40)).astype(np.float32)
-    parts = (dispatch.Sign(case.packed, **case.kwargs), dispatch.Dense(mx.array(values)))
+    parts = (dispatch.SignOperand(case.packed, **case.kwargs), dispatch.DenseOperand(mx.array(values)))
     x, slots, y_base = normal(3, 40), np.array([1, 0, -1]), normal(3, 6, seed=6)
     delta = case.dense + values
     want = np.array(y_base, dtype=np.float64)

@@ -16,7 +16,6 @@ from mlx.utils import tree_flatten
 import zen_mlx
 from zen_mlx import BitDeltaConfig, ZenPersonalizationManager, apply_bitdelta, download_profile, load_base, load_profile
 from zen_mlx.codec.parts import decode_all
-from zen_mlx.create import Prepared
 from zen_mlx.data.examples import ImportReport, data_digest, load_examples
 from zen_mlx.errors import (
     BaseMismatchError,
@@ -30,9 +29,10 @@ from zen_mlx.errors import (
 )
 from zen_mlx.eval.plot import plot_losses
 from zen_mlx.eval.report import evaluate
-from zen_mlx.made import CreateReport, Stage
 from zen_mlx.manager import base_of
-from zen_mlx.names import zen_home
+from zen_mlx.paths import zen_home
+from zen_mlx.recipes.common import CreateReport, Stage
+from zen_mlx.recipes.train import Prepared
 from zen_mlx.train.trainer import StepReport
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)

@@ -15,14 +15,14 @@ import pytest
 from zen_mlx.base.build import build
 from zen_mlx.base.load import load_model
 from zen_mlx.cli._memory_view import limit_bytes
-from zen_mlx.config import BitDeltaConfig
+from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.tokens import TokenRow
 from zen_mlx.errors import ConfigError, MemoryLimitError
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.memory import bounded_cache, machine_limit
-from zen_mlx.memory.machine import _granted
-from zen_mlx.train.needs import fitting, model_shape, needs
-from zen_mlx.train.trainer import TrainOptions, train
+from zen_mlx.memory.limits import _granted
+from zen_mlx.train.memory_estimate import estimate_run, fit_options, model_shape
+from zen_mlx.train.trainer import train
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "memory.py"
 FAST = BitDeltaConfig(learning_rate_scale=1.0)
@@ -85,14 +85,14 @@ def test_checkpointed_gradients_end_in_the_same_bytes(tiny_model: Path, method: 
 def test_a_plan_makes_no_arrays_and_grows_with_what_it_counts(tiny_model: Path) -> None:
     model, rows = build(tiny_model), rows_of(8)
     before = mx.get_active_memory()
-    small = needs(model, rows, rows, TrainOptions(steps=1, batch_size=2, patience=1))
+    small = estimate_run(model, rows, rows, TrainOptions(steps=1, batch_size=2, patience=1))
     assert mx.get_active_memory() - before < 50_000
     assert small.total_bytes > small.arrays_bytes
-    large = needs(model, rows, rows, TrainOptions(steps=1, batch_size=8, patience=1))
+    large = estimate_run(model, rows, rows, TrainOptions(steps=1, batch_size=8, patience=1))
     assert dict(large.items)["activations kept"] > dict(small.items)["activations kept"]
-    remade = needs(model, rows, rows, TrainOptions(steps=1, batch_size=8, grad_checkpoint=True))
+    remade = estimate_run(model, rows, rows, TrainOptions(steps=1, batch_size=8, grad_checkpoint=True))
     assert dict(remade.items)["activations kept"] < dict(large.items)["activations kept"]
-    many = needs(model, rows, rows, TrainOptions(steps=1, batch_size=8, accumulate=1, micro_tokens=64))
+    many = estimate_run(model, rows, rows, TrainOptions(steps=1, batch_size=8, accumulate=1, micro_tokens=64))
     assert many.micro_batch.tokens <= 64, "a step's size does not change that of a micro-batch"
     shape = model_shape(model)
     assert shape.target_bytes == 4 * 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
@@ -102,20 +102,20 @@ def test_a_plan_makes_no_arrays_and_grows_with_what_it_counts(tiny_model: Path) 
 def test_what_does_not_fit_is_refused_with_numbers_and_ways(tiny_model: Path) -> None:
     model, rows = build(tiny_model), rows_of(32, 200)
     options = TrainOptions(steps=1, batch_size=32)
-    plain = needs(model, rows, [], options).total_bytes
-    remade = needs(model, rows, [], TrainOptions(steps=1, batch_size=32, grad_checkpoint=True)).total_bytes
-    chosen = fitting(model, rows, [], options, (plain + remade) // 2, "a test")
+    plain = estimate_run(model, rows, [], options).total_bytes
+    remade = estimate_run(model, rows, [], TrainOptions(steps=1, batch_size=32, grad_checkpoint=True)).total_bytes
+    chosen = fit_options(model, rows, [], options, (plain + remade) // 2, "a test")
     assert chosen.fits
     assert chosen.options.grad_checkpoint, "chosen by itself"
     said_no = TrainOptions(steps=1, batch_size=32, grad_checkpoint=False)
-    refused = fitting(model, rows, [], said_no, (plain + remade) // 2, "a test")
+    refused = fit_options(model, rows, [], said_no, (plain + remade) // 2, "a test")
     assert "--grad-checkpoint" in refused.others
     with pytest.raises(MemoryLimitError) as caught:
         refused.check()
     assert caught.value.exit_code == 2
     assert caught.value.found == plain
     assert "--grad-checkpoint" in str(caught.value.hint)
-    assert "zen models quantize" in fitting(model, rows, [], said_no, 1000, "a test").others[0]
+    assert "zen models quantize" in fit_options(model, rows, [], said_no, 1000, "a test").others[0]
 
 
 def test_a_run_over_the_limit_stops_before_the_base_is_loaded(tiny_model: Path) -> None:

@@ -17,12 +17,11 @@ from mlx_lm.models import qwen3_moe
 from mlx_lm.tuner.utils import load_adapters
 
 from zen_mlx import ZenPersonalizationManager, load_base
+from zen_mlx.adapter.attach import target_count, targets
 from zen_mlx.base.quantize import quantize
 from zen_mlx.cli.main import main
 from zen_mlx.codec.factor_encode import encode_svd
-from zen_mlx.codec.parts import DensePart, decode_all, encode_sign
-from zen_mlx.codec.rows import encode_rows
-from zen_mlx.delta.attach import target_count, targets
+from zen_mlx.codec.parts import DensePart, decode_all, encode_rows, encode_sign
 from zen_mlx.errors import BaseMismatchError, ConfigError, InputError, TargetError
 from zen_mlx.format.spec import DeltaTensor, Profile
 

@@ -10,10 +10,10 @@ import pytest
 from zen_mlx.codec.pack import pack_signs
 from zen_mlx.codec.parts import DensePart, SignPart, decode_all
 from zen_mlx.errors import TargetError
-from zen_mlx.format.foreign.spec import Entry, Foreign, Lora, Whole
 from zen_mlx.format.spec import DeltaTensor
-from zen_mlx.profiles.adopt import adopt
-from zen_mlx.profiles.places import Parameter
+from zen_mlx.interop.import_profile import import_tensors
+from zen_mlx.interop.name_mapping import Parameter
+from zen_mlx.interop.parse.foreign import Entry, Foreign, Lora, Whole
 
 K = 32
 RANDOM = np.random.default_rng(0)
@@ -32,7 +32,7 @@ EXPERTS = {f"{AT}mlp.switch_mlp.{name}.weight": (3, 8, K) for name in ("gate_pro
 def run(base: dict[str, tuple[int, ...]], entries: dict[str, Entry]) -> dict[str, np.ndarray]:
     known = {name: Parameter(shape, False, False, False, False) for name, shape in base.items()}
     zero = {name: np.zeros(shape, "<f4") for name, shape in base.items()}
-    tensors = adopt(Foreign(Path("x"), "test", entries), known, zero.__getitem__)
+    tensors = import_tensors(Foreign(Path("x"), "test", entries), known, zero.__getitem__)
     return {name: decode_all(tensor.parts, tensor.shape) for name, tensor in tensors.items()}
 
 

@@ -10,8 +10,8 @@ import yaml
 
 from zen_mlx.errors import InputError
 from zen_mlx.format.spec import Header
+from zen_mlx.hub.address import HubSource, parse, shown
 from zen_mlx.profiles.card import make_card
-from zen_mlx.profiles.source import HubSource, parse, shown
 
 
 def facts(**more: Any) -> Header:

@@ -9,14 +9,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.codec.parts import DensePart, decode_all, encode_sign
-from zen_mlx.errors import (
-    FormatError,
-    InputError,
-    NameInvalidError,
-    ProfileExistsError,
-    ProfileNotFoundError,
-    ZenError,
-)
+from zen_mlx.errors import FormatError, InputError, NameInvalidError, ProfileExistsError, ProfileNotFoundError, ZenError
 from zen_mlx.format.read import read
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.profiles.store import ProfileStore

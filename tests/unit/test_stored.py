@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map
 
+from zen_mlx.adapter.targets import targets
 from zen_mlx.base.build import build
 from zen_mlx.base.stored import stored
 from zen_mlx.codec.difference import BF16, Difference
-from zen_mlx.delta.encode import encode, lazy_reader
-from zen_mlx.delta.targets import targets
+from zen_mlx.encode.closed_form import encode
+from zen_mlx.encode.lazy_weights import lazy_reader
 from zen_mlx.errors import ModelFormatError
 
 

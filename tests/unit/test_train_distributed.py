@@ -14,7 +14,7 @@ from launch import launched
 from zen_mlx.data.tokens import TokenRow
 from zen_mlx.errors import ConfigError
 from zen_mlx.train import distributed
-from zen_mlx.train.distributed import Team
+from zen_mlx.train.distributed import ProcessGroup
 
 MEMBER = """
 import json, os, sys
@@ -25,9 +25,9 @@ from zen_mlx.data.loss import Loss
 from zen_mlx.train import distributed
 
 distributed.BUFFER_BYTES = 64
-team = distributed.team()
+team = distributed.process_group()
 rank, folder = team.rank, sys.argv[1]
-out = {"rank": rank, "size": team.size, "leads": team.leads, "again": distributed.team() is team}
+out = {"rank": rank, "size": team.size, "leads": team.leads, "again": distributed.process_group() is team}
 like = {"b": mx.zeros((3, 5)), "a": mx.zeros((20,)), "c": mx.zeros((2, 2))}
 mine = {name: mx.full(x.shape, rank + 1.5) for name, x in like.items()}
 
@@ -150,7 +150,7 @@ def test_a_process_that_was_not_launched_is_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
     hosts.write_text("\n")  # what the launcher writes for one process
     assert distributed.launched() is None
-    team = Team()
+    team = ProcessGroup()
     assert (team.rank, team.size, team.leads) == (0, 1, True)
     arrays = {"w": mx.ones(3)}
     assert team.sum_step(1.5, 2, arrays, arrays) == (1.5, 2, arrays)
@@ -171,12 +171,12 @@ def test_ranks_that_cannot_be_reached_are_an_error(monkeypatch: pytest.MonkeyPat
     hosts.write_text("no hosts")
     monkeypatch.setenv("MLX_RANK", "0")
     monkeypatch.setenv("MLX_HOSTFILE", str(hosts))
-    distributed.team.cache_clear()
+    distributed.process_group.cache_clear()
     try:
         with pytest.raises(ConfigError, match="cannot be reached"):
-            distributed.team()
+            distributed.process_group()
     finally:
-        distributed.team.cache_clear()
+        distributed.process_group.cache_clear()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -185,7 +185,7 @@ def test_rows_are_split_by_tokens(size: int) -> None:
     rows = [TokenRow(tuple(range(n)), (True,) * n) for n in rng.integers(2, 200, 16).tolist()]
     shares = []
     for rank in range(size):
-        team = Team()
+        team = ProcessGroup()
         team.rank, team.size = rank, size
         shares.append(team.share(rows))
     assert sorted(map(len, (row.ids for share in shares for row in share))) == sorted(len(row.ids) for row in rows)

@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from mlx_lm.models.switch_layers import SwitchLinear
 
+from zen_mlx.adapter.attach import Resident, attach, detach, targets
 from zen_mlx.base.load import load_model
-from zen_mlx.codec.codes import quantize
 from zen_mlx.codec.factor import FactorPart
+from zen_mlx.codec.pack import quantize
 from zen_mlx.codec.parts import decode_all
-from zen_mlx.config import BitDeltaConfig
+from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.tokens import TokenRow
-from zen_mlx.delta.attach import Resident, attach, detach, targets
+from zen_mlx.encode.byte_budget import BITS, ranks
 from zen_mlx.errors import ConfigError
 from zen_mlx.format.read import read
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.train.factor import encode_factors, factor_layer, step_of, straight_through
-from zen_mlx.train.overlay import Share, array_name, overlaid, put_arrays
-from zen_mlx.train.plan import BITS, ranks
-from zen_mlx.train.road import Factor, Sign
-from zen_mlx.train.settle import settle
-from zen_mlx.train.trainer import StepReport, TrainOptions, road_of, train
+from zen_mlx.train.methods import FactorMethod, SignMethod
+from zen_mlx.train.rank_allocation import allocate_ranks
+from zen_mlx.train.trainable import QuantizationRamp, array_name, put_arrays, trainable_layers
+from zen_mlx.train.trainer import StepReport, method_of, train
 
 FAST = BitDeltaConfig(learning_rate_scale=1.0)
 
@@ -65,7 +65,7 @@ def test_what_is_stored_is_what_the_layer_computes(kind: str, scaled: bool) -> N
         base = base.to_quantized(group_size=32, bits=4)
     elif kind == "experts":
         base, shape = SwitchLinear(64, 40, 3), (3, 40, 64)
-    share = Share()
+    share = QuantizationRamp()
     layer: Any = factor_layer("w", base, shape, groups, share, 0, scaled)
     for side in ("u", "v") if scaled else ():
         layer[side] = 0.05 * mx.random.normal(layer[side].shape)
@@ -134,11 +134,11 @@ def test_options_of_the_roads(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match=r"0\.02 to 4"):
         TrainOptions(method="factor", bits_per_weight=5)
     with pytest.raises(ConfigError, match="more bits") as caught:
-        road_of(TrainOptions(bits_per_weight=0.5), model)
+        method_of(TrainOptions(bits_per_weight=0.5), model)
     assert "--method factor" in (caught.value.hint or "")
-    assert isinstance(road_of(TrainOptions(bits_per_weight=2.1), model), Sign)
-    assert isinstance(road_of(TrainOptions(method="factor", bits_per_weight=4), model), Factor)
-    assert isinstance(road_of(TrainOptions(factor_scales=True, bits_per_weight=4), model), Factor)
+    assert isinstance(method_of(TrainOptions(bits_per_weight=2.1), model), SignMethod)
+    assert isinstance(method_of(TrainOptions(method="factor", bits_per_weight=4), model), FactorMethod)
+    assert isinstance(method_of(TrainOptions(factor_scales=True, bits_per_weight=4), model), FactorMethod)
     with pytest.raises(ConfigError, match="scales anyway"):
         TrainOptions(method="sign", factor_scales=True)
 
@@ -160,14 +160,14 @@ def test_a_run_learns_and_the_file_holds_its_last_step(scaled: bool, tiny_model:
     result = train(model, rows_of(4), options, on_event=reports.append)
     assert result.losses[-1] < result.losses[0] - 0.3
     assert [r.quantized_share for r in reports] == [0.0] * 6 + [1.0] * 18
-    road, share = road_of(options, model), Share()
+    method, share = method_of(options, model), QuantizationRamp()
     share.value = 1.0
     tokens = mx.array([[5, 6, 7, 8]])
-    with overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers:
+    with trainable_layers(model, lambda name, base, shape: method.layer(name, base, shape, share)) as layers:
         put_arrays(layers, result.latents)
         trained = model(tokens)
         mx.eval(trained)
-    tensors = road.encode(result.latents)
+    tensors = method.encode(result.latents)
     assert set(tensors) == set(targets(model))
     for tensor in tensors.values():
         (part,) = tensor.parts
@@ -215,7 +215,7 @@ def test_through_the_manager_and_resumed(tiny_model: Path) -> None:
 @pytest.mark.parametrize(("bits", "count"), [(None, 1), (1.4, 1), (3.0, 2), (4.0, 3)])
 def test_as_many_planes_as_fit(bits: float | None, count: int) -> None:
     shapes = {f"layers.{i}.w.weight": (256, 256) for i in range(4)}
-    assert Sign(BitDeltaConfig(), 0, bits, shapes).planes == count
+    assert SignMethod(BitDeltaConfig(), 0, bits, shapes).planes == count
 
 
 def test_a_file_of_planes_keeps_to_its_size(tiny_model: Path) -> None:
@@ -245,7 +245,7 @@ def learned(sizes: dict[str, float]) -> tuple[dict[str, mx.array], dict[str, tup
 
 def test_bits_go_to_the_layers_that_learned() -> None:
     arrays, shapes = learned({"m.0.a.weight": 1.0, "m.0.b.weight": 0.2, "m.1.a.weight": 0.01, "m.1.b.weight": 0.0})
-    settled = settle(arrays, shapes, 1.2, False)
+    settled = allocate_ranks(arrays, shapes, 1.2, False)
     assert settled is not None
     spent = dict.fromkeys(shapes, 0)
     for key, value in settled.items():
@@ -263,10 +263,10 @@ def test_bits_go_to_the_layers_that_learned() -> None:
 
 def test_what_is_kept_is_the_largest_part_of_the_product() -> None:
     arrays, shapes = learned({"m.0.a.weight": 1.0, "m.0.b.weight": 1.0})
-    whole = settle(arrays, shapes, 4.0, False)
+    whole = allocate_ranks(arrays, shapes, 4.0, False)
     assert whole is not None
     np.testing.assert_allclose(product(whole, "m.0.a.weight"), product(arrays, "m.0.a.weight"), atol=1e-3)
-    less = settle(arrays, shapes, 1.2, False)
+    less = allocate_ranks(arrays, shapes, 1.2, False)
     assert less is not None
     exact = product(arrays, "m.0.a.weight")
     rank = sum(value.shape[0] for key, value in less.items() if key.startswith("m.0.a.weight/left"))
@@ -281,7 +281,7 @@ def test_experts_share_their_groups_and_scales_stay() -> None:
     left, right = (mx.array(rng.standard_normal((3, 6, 64)).astype(np.float32)) for _ in range(2))
     u = mx.array(rng.standard_normal((3, 64)).astype(np.float32))
     arrays = {"w.weight/left4": left, "w.weight/right4": right, "w.weight/u": u, "w.weight/v": u}
-    settled = settle(arrays, {"w.weight": (3, 64, 64)}, 4.0, True)
+    settled = allocate_ranks(arrays, {"w.weight": (3, 64, 64)}, 4.0, True)
     assert settled is not None
     assert settled["w.weight/u"] is u
     assert {value.shape[0] for value in settled.values()} == {3}
@@ -289,7 +289,7 @@ def test_experts_share_their_groups_and_scales_stay() -> None:
 
 def test_nothing_learned_is_nothing_to_share_out() -> None:
     arrays, shapes = learned({"m.0.a.weight": 0.0, "m.0.b.weight": 0.0})
-    assert settle(arrays, shapes, 1.0, False) is None
+    assert allocate_ranks(arrays, shapes, 1.0, False) is None
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from zen_mlx import create
+from zen_mlx.adapter.attach import targets
 from zen_mlx.base.load import load_model
 from zen_mlx.codec.parts import decode_all
-from zen_mlx.config import BitDeltaConfig
+from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.tokens import TokenRow
-from zen_mlx.delta.attach import targets
 from zen_mlx.errors import (
     ConfigError,
     DataError,
@@ -33,15 +32,15 @@ from zen_mlx.errors import (
     StorageError,
     TrainingError,
 )
+from zen_mlx.events import Noted
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.names import run_dir
+from zen_mlx.paths import run_dir
+from zen_mlx.recipes import train as create
 from zen_mlx.train import checkpoint
-from zen_mlx.train.encode import encode_latents
-from zen_mlx.train.events import Noted
+from zen_mlx.train.checkpoint import RunState
 from zen_mlx.train.optimizer import AdamState
-from zen_mlx.train.state import RunState
-from zen_mlx.train.ste import scales
-from zen_mlx.train.trainer import Interrupted, StepReport, TrainOptions, TrainResult, train
+from zen_mlx.train.sign_ste import encode_latents, scales
+from zen_mlx.train.trainer import Interrupted, StepReport, TrainResult, train
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)
 WILD = BitDeltaConfig(learning_rate_scale=1e38, delta_regularization=0.0, sparsity_penalty=0.0)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from zen_mlx.config import BitDeltaConfig
-from zen_mlx.train.overlay import Share
-from zen_mlx.train.road import Factor, Sign
+from zen_mlx.train.methods import FactorMethod, SignMethod
 from zen_mlx.train.schedule import FLOOR, Schedule
+from zen_mlx.train.trainable import QuantizationRamp
 
 
 def test_rate_warms_up_and_follows_a_cosine() -> None:
@@ -52,7 +52,7 @@ def test_the_last_step_is_pure_one_bit_unless_asked_not_to(steps: int) -> None:
 
 def test_signs_take_twice_the_rate_of_full_precision() -> None:
     def peak(**settings: Any) -> float:
-        return Sign(BitDeltaConfig(**settings), 0, None, {"w": (4096, 4096)}).schedule(100).peak
+        return SignMethod(BitDeltaConfig(**settings), 0, None, {"w": (4096, 4096)}).schedule(100).peak
 
     assert peak() == pytest.approx(1e-4)
     assert peak(straight_through=False) == pytest.approx(5e-5)
@@ -62,8 +62,8 @@ def test_signs_take_twice_the_rate_of_full_precision() -> None:
 @pytest.mark.parametrize("bits", [0.1, 0.33, 4.0])
 def test_the_rate_of_factors_falls_with_the_root_of_the_rank_they_start_with(bits: float) -> None:
     shape = (512, 1024)
-    road = Factor(BitDeltaConfig(), 0, bits, {"w": shape})
-    rank = road.layer("w", nn.Linear(shape[1], shape[0]), shape, Share())["left4"].shape[0]
-    assert road.schedule(100).peak == pytest.approx(1e-3 * math.sqrt(44 / rank))
-    doubled = Factor(BitDeltaConfig(learning_rate_scale=0.2), 0, bits, {"w": shape})
-    assert doubled.schedule(100).peak == pytest.approx(2 * road.schedule(100).peak)
+    method = FactorMethod(BitDeltaConfig(), 0, bits, {"w": shape})
+    rank = method.layer("w", nn.Linear(shape[1], shape[0]), shape, QuantizationRamp())["left4"].shape[0]
+    assert method.schedule(100).peak == pytest.approx(1e-3 * math.sqrt(44 / rank))
+    doubled = FactorMethod(BitDeltaConfig(learning_rate_scale=0.2), 0, bits, {"w": shape})
+    assert doubled.schedule(100).peak == pytest.approx(2 * method.schedule(100).peak)

@@ -12,12 +12,12 @@ from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 from zen_mlx.codec.parts import decode_all
 from zen_mlx.config import BitDeltaConfig
-from zen_mlx.train.encode import encode_latents
-from zen_mlx.train.ste import (
+from zen_mlx.train.sign_ste import (
     LatentLinear,
     LatentSwitchLinear,
-    Share,
+    QuantizationRamp,
     block_scales,
+    encode_latents,
     latent_layer,
     row_col_scales,
     scales,
@@ -65,7 +65,7 @@ def test_scales_of_nothing_are_zero() -> None:
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_and_its_gradient(share: float, block: int | None, bias: bool) -> None:
     base = nn.Linear(40, 6, bias=bias)
-    at = Share()
+    at = QuantizationRamp()
     layer = latent_layer(base, (6, 40), block, at)
     assert isinstance(layer, LatentLinear)
     at.value = share
@@ -84,7 +84,7 @@ def test_linear_and_its_gradient(share: float, block: int | None, bias: bool) ->
 
 
 def test_an_input_s_gradient_goes_through_the_quantized_delta() -> None:
-    base, at = nn.Linear(40, 6, bias=False), Share()
+    base, at = nn.Linear(40, 6, bias=False), QuantizationRamp()
     layer = latent_layer(base, (6, 40), None, at)
     at.value, layer.latent = 1.0, mx.array(random(6, 40))
     grad = mx.grad(lambda x: layer(x).sum())(mx.array(random(3, 40)))
@@ -101,7 +101,7 @@ def test_a_rounded_base_keeps_a_small_delta(kind: str) -> None:
     else:
         base = base.to_quantized(32, 4)
         weight = np.array(mx.dequantize(base.weight, base.scales, base.biases, 32, 4))
-    at = Share()
+    at = QuantizationRamp()
     layer = latent_layer(base, (8, 64), None, at)
     at.value = 1.0
     d, x = 1e-5 * random(8, 64), random(3, 64)
@@ -122,7 +122,7 @@ def test_experts_and_their_gradient(quantized: bool, share: float, block: int | 
         base = base.to_quantized(32, 8)
         assert isinstance(base, QuantizedSwitchLinear)
         weight = np.array(mx.dequantize(base.weight, base.scales, base.biases, 32, 8))
-    at = Share()
+    at = QuantizationRamp()
     layer = latent_layer(base, (4, 8, 64), block, at)
     assert isinstance(layer, LatentSwitchLinear)
     at.value = share
@@ -176,7 +176,7 @@ def test_a_row_far_below_its_layer_s_mean_is_stored_as_zero() -> None:
 @pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_planes_code_what_is_left_over(count: int, block: int | None) -> None:
-    base, at = nn.Linear(40, 6, bias=False), Share()
+    base, at = nn.Linear(40, 6, bias=False), QuantizationRamp()
     layer = latent_layer(base, (6, 40), block, at, count)
     d, x, upstream = random(6, 40), random(7, 40), random(7, 6)
     layer.latent = mx.array(d)

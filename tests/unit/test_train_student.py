@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 from mlx_lm.models.switch_layers import SwitchLinear
 
+from zen_mlx.adapter.attach import Resident, attach, detach, targets
 from zen_mlx.base.load import load_model, load_tokenizer
 from zen_mlx.codec.parts import SignPart, decode_all, encode_sign
 from zen_mlx.config import BitDeltaConfig
 from zen_mlx.data.batches import collate
 from zen_mlx.data.loss import batch_arrays, divergence, mean_loss, square
-from zen_mlx.data.soft import TOP, soften
 from zen_mlx.data.tokens import TokenRow
-from zen_mlx.delta.attach import Resident, attach, detach, targets
-from zen_mlx.delta.rate import Choice, encode_choice
-from zen_mlx.engine.babble import babble
+from zen_mlx.encode.rate_allocation import Choice, encode_choice
+from zen_mlx.events import StepReport
 from zen_mlx.format.read import read
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.manager import ZenPersonalizationManager
+from zen_mlx.train.calibration import CalibrationStats, importance
 from zen_mlx.train.distill import distill, drawn, options_of
-from zen_mlx.train.events import StepReport
 from zen_mlx.train.factor import GAIN
-from zen_mlx.train.moments import Moments, importance
-from zen_mlx.train.overlay import Share, trained_arrays
+from zen_mlx.train.self_generated import self_generated
+from zen_mlx.train.soft_labels import TOP, soften
 from zen_mlx.train.student import Distilled
+from zen_mlx.train.trainable import QuantizationRamp, trained_arrays
 
 ROWS = [
     TokenRow(tuple((7 * i + 3 * j) % 250 for j in range(12 + i % 5)), (False,) * 4 + (True,) * (8 + i % 5))
@@ -127,10 +127,10 @@ def test_untrained_it_is_what_is_stored(kind: str, choice: Choice) -> None:
     base: nn.Module = SwitchLinear(64, 40, 3) if kind == "experts" else nn.Linear(64, 40)
     if kind == "quantized":
         base = base.to_quantized(group_size=32, bits=4)  # type: ignore[operator]
-    share = Share()
+    share = QuantizationRamp()
     share.value = 1.0  # quantizing what is stored changes nothing
-    road = Distilled({"m.weight": tensor}, BitDeltaConfig())
-    layer = road.layer("m.weight", base, shape, share)
+    method = Distilled({"m.weight": tensor}, BitDeltaConfig())
+    layer = method.layer("m.weight", base, shape, share)
     x = mx.random.normal((5, 64))
     exact = mx.array(decode_all(tensor.parts, shape))
     if kind == "experts":
@@ -141,7 +141,7 @@ def test_untrained_it_is_what_is_stored(kind: str, choice: Choice) -> None:
         np.testing.assert_allclose(np.array(y).reshape(5, 40), np.array(wanted), atol=2e-5)
     else:
         np.testing.assert_allclose(np.array(layer(x)), np.array(base(x) + x @ exact.T), atol=2e-5)
-    again = road.encode(trained_arrays({"m.weight": layer}))["m.weight"]
+    again = method.encode(trained_arrays({"m.weight": layer}))["m.weight"]
     for old, new in zip(tensor.parts, again.parts, strict=True):
         if isinstance(old, SignPart):
             assert isinstance(new, SignPart)
@@ -159,14 +159,14 @@ def test_columns_take_in_the_scales_of_rows(experts: tuple[int, ...]) -> None:
     delta = (rng.standard_normal((*experts, 40, 4)) @ rng.standard_normal((*experts, 4, 64))).astype(np.float32) / 30
     tensor = DeltaTensor(shape, encode_choice(delta, Choice(((8, 4),))))
     base = SwitchLinear(64, 40, 3) if experts else nn.Linear(64, 40)
-    share = Share()
+    share = QuantizationRamp()
     share.value = 1.0
-    road = Distilled({"m.weight": tensor}, BitDeltaConfig())
-    layer = road.layer("m.weight", base, shape, share)
+    method = Distilled({"m.weight": tensor}, BitDeltaConfig())
+    layer = method.layer("m.weight", base, shape, share)
     u, v = rng.standard_normal((*experts, 40)) / 200, rng.standard_normal((*experts, 64)) / 200
     layer["u0"], layer["v0"] = mx.array(u.astype(np.float32)), mx.array(v.astype(np.float32))
     wanted = np.exp(GAIN * u)[..., None] * decode_all(tensor.parts, shape) * np.exp(GAIN * v)[..., None, :]
-    stored = road.encode(trained_arrays({"m.weight": layer}))["m.weight"]
+    stored = method.encode(trained_arrays({"m.weight": layer}))["m.weight"]
     assert stored.nbytes == tensor.nbytes
     kept = decode_all(stored.parts, shape)
     before, after = (np.linalg.norm(each - wanted) for each in (decode_all(tensor.parts, shape), kept))
@@ -224,7 +224,7 @@ def test_only_what_is_drawn_is_asked_for() -> None:
 
 def test_moments_are_those_of_the_inputs(tiny_model: Path) -> None:
     model = load_model(tiny_model)
-    moments = Moments(model, ROWS)
+    moments = CalibrationStats(model, ROWS)
     assert sorted(moments.order) == sorted(targets(model))
     found = {name: moments.of(name) for name in moments.order}
     embedded = [np.array(model.model.embed_tokens(mx.array([row.ids])).astype(mx.float32))[0] for row in ROWS]
@@ -246,7 +246,7 @@ def test_later_windows_see_what_was_stored(pair: tuple[Any, Any, Any]) -> None:
         detach(base)
         attach(base, Resident.from_profile(profile(dict(stored)), consume=False))
 
-    still, moving = Moments(base, ROWS), Moments(base, ROWS, show)
+    still, moving = CalibrationStats(base, ROWS), CalibrationStats(base, ROWS, show)
     plain = {name: still.of(name) for name in still.order}
     for name in moving.order:
         after = moving.of(name)
@@ -293,7 +293,7 @@ def test_importance_is_the_size_of_the_gradient(tiny_model: Path) -> None:
 
 def test_babble(tiny_model: Path) -> None:
     model, tokenizer = load_model(tiny_model), load_tokenizer(tiny_model)
-    rows = babble(model, tokenizer, 20, 24, seed=3)
+    rows = self_generated(model, tokenizer, 20, 24, seed=3)
     assert len(rows) == 20
     prefix = tokenizer.encode("<|im_start|>user\n", add_special_tokens=False)
     for row in rows:
@@ -301,8 +301,8 @@ def test_babble(tiny_model: Path) -> None:
         assert len(row.ids) <= 24
         assert row.supervised == (False,) * len(prefix) + (True,) * (len(row.ids) - len(prefix))
     assert len(set(rows)) == 20
-    assert babble(model, tokenizer, 20, 24, seed=3) == rows
-    assert babble(model, tokenizer, 20, 24, seed=4) != rows
+    assert self_generated(model, tokenizer, 20, 24, seed=3) == rows
+    assert self_generated(model, tokenizer, 20, 24, seed=4) != rows
 
 
 def test_a_full_precision_run_is_distilled(tiny_model: Path, tmp_path: Path) -> None:

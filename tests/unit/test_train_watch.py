@@ -15,20 +15,20 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from zen_mlx import create
 from zen_mlx.base.load import load_model
-from zen_mlx.config import BitDeltaConfig
+from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.tokens import TokenRow
 from zen_mlx.errors import ConfigError, DataError, TrainingError
+from zen_mlx.events import Evaluated, Noted, Saved, StepReport
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.names import log_path, plot_path, report_path, run_dir
-from zen_mlx.train.events import Evaluated, Noted, Saved, StepReport
-from zen_mlx.train.guard import WINDOW, EarlyStop, Guard
+from zen_mlx.paths import log_path, plot_path, report_path, run_dir
+from zen_mlx.recipes import train as create
+from zen_mlx.train.checkpoint import RunNumbers, RunState
+from zen_mlx.train.early_stopping import WINDOW, EarlyStop, Guard
 from zen_mlx.train.log import RunLog, read
 from zen_mlx.train.optimizer import AdamState
 from zen_mlx.train.signals import Interrupted
-from zen_mlx.train.state import Progress, RunState
-from zen_mlx.train.trainer import HELD_ROWS, TrainOptions, held_part, train
+from zen_mlx.train.trainer import HELD_ROWS, held_part, train
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)
 TEXTS = [{"prompt": f"What is {i}?", "completion": f"It is {i * i}."} for i in range(6)]
@@ -64,7 +64,7 @@ def interrupt() -> None:
 
 
 def test_a_loss_that_stays_far_above_its_start_ends_the_run() -> None:
-    progress = Progress()
+    progress = RunNumbers()
     guard = Guard(TrainOptions(batch_size=16), 100, progress)
     assert guard.limit == 2.0
     guard.check(1, 4.0, 1.0, None)
@@ -78,7 +78,7 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run() -> None:
     assert caught.value.exit_code == 1
 
     for noise in (3.9, 5.9):  # one good loss in a window, or all just below the limit, is no divergence
-        progress = Progress()
+        progress = RunNumbers()
         guard = Guard(TrainOptions(batch_size=16), 100, progress)
         for step in range(200):
             guard.check(step + 1, 4.0 if step == 0 else noise if step % WINDOW == 0 or noise > 5 else 9.0, 1.0, None)
@@ -91,11 +91,11 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run() -> None:
 )
 def test_what_is_no_number_or_exploded_ends_the_run(loss: float, norm: float, what: str) -> None:
     with pytest.raises(TrainingError, match=what):
-        Guard(TrainOptions(), 10, Progress()).check(1, loss, norm, None)
+        Guard(TrainOptions(), 10, RunNumbers()).check(1, loss, norm, None)
 
 
 def test_a_state_with_nan_is_never_stored(tmp_path: Path) -> None:
-    guard = Guard(TrainOptions(), 10, Progress())
+    guard = Guard(TrainOptions(), 10, RunNumbers())
     for bad in (float("nan"), float("inf")):
         for place in ("latents", "m", "v"):
             arrays = {name: {"w": mx.array([1.0, bad if name == place else 1.0])} for name in ("latents", "m", "v")}
@@ -104,7 +104,7 @@ def test_a_state_with_nan_is_never_stored(tmp_path: Path) -> None:
 
 
 def test_early_stopping_counts_and_goes_on_counting() -> None:
-    progress = Progress()
+    progress = RunNumbers()
     early = EarlyStop(2, progress)
     assert [early.seen(step, loss) for step, loss in ((5, 3.0), (10, 2.5), (15, 2.5))] == [True, True, False]
     assert not early.done

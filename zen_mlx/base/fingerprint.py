@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import fsio, names
+from .. import fsio
+from .. import paths as names
 from ..errors import ModelFormatError
-from . import check
+from . import validate
 from .build import build
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -77,7 +78,7 @@ def remember(folder: Path, digests: Fingerprint) -> None:
 
 def weight_digest(folder: Path) -> str:
     """Hash every stored tensor of the model folder, a few at a time in memory."""
-    check.check_folder(folder)
+    validate.check_folder(folder)
     return digest_tensors(_stored_tensors(folder))
 
 
@@ -98,7 +99,7 @@ def digest_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...], np.ndarray
 
 def tokenizer_digest(folder: Path) -> str:
     """SHA-256 of what decides how text becomes token ids: model, added tokens and chat template."""
-    tokenizer = check.read_json(folder / "tokenizer.json")
+    tokenizer = validate.read_json(folder / "tokenizer.json")
     if "model" not in tokenizer:
         raise ModelFormatError("the tokenizer has no model", path=folder / "tokenizer.json", field="model")
     identity = {
@@ -116,7 +117,7 @@ def chat_template(folder: Path) -> str | None:
     if file.is_file():
         return file.read_text(encoding="utf-8")
     config = folder / "tokenizer_config.json"
-    template = check.read_json(config).get("chat_template") if config.is_file() else None
+    template = validate.read_json(config).get("chat_template") if config.is_file() else None
     if isinstance(template, list):
         named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
         template = named.get("default")
@@ -152,7 +153,7 @@ def _take(total: Any, waiting: collections.deque[tuple[bytes, concurrent.futures
 def _stamps(folder: Path) -> dict[str, list[list[Any]]]:
     """Name, size and modification time of the files each digest depends on."""
     files = {
-        "weights": [folder / "config.json", *check.weight_files(folder)],
+        "weights": [folder / "config.json", *validate.weight_files(folder)],
         "tokenizer": [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()],
     }
     return {

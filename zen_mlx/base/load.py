@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
-from . import check, omni, pull
+from ..events import Progress
+from . import omni, pull, validate
 from .build import build, first_line
-from .progress import Progress
 
 
 def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[Any, Any]:
@@ -19,7 +19,7 @@ def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[An
     Raises `ModelNotFoundError`, `DownloadError` or `ModelFormatError`.
     """
     folder = pull.pull(str(name), progress)
-    config = check.check_folder(folder)
+    config = validate.check_folder(folder)
     model = load_model(folder)
     return model, load_tokenizer(folder, config)
 
@@ -46,11 +46,11 @@ def load_tokenizer(folder: Path, config: dict[str, Any] | None = None) -> Any:
     from mlx_lm import utils
 
     if config is None:
-        config = check.read_config(folder)
+        config = validate.read_config(folder)
     eos = omni.plain_config(config).get("eos_token_id")
     generation = folder / "generation_config.json"
     if generation.is_file():
-        eos = check.read_json(generation).get("eos_token_id") or eos
+        eos = validate.read_json(generation).get("eos_token_id") or eos
     load: Any = utils.load_tokenizer
     try:
         # None would make transformers ask on the terminal whether to run the repository's code.

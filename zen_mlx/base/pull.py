@@ -8,9 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import ModelNotFoundError
-from . import embedded, hub, registry
-from .check import check_folder, is_complete
-from .progress import Progress
+from ..events import Progress
+from ..hub import snapshot
+from . import embedded, registry
+from .validate import check_folder, is_complete
 
 
 def pull(name: str, progress: Progress | None = None) -> Path:
@@ -26,7 +27,7 @@ def pull(name: str, progress: Progress | None = None) -> Path:
     if source.kind == "embedded":
         return embedded.pull(progress)
     if source.kind == "hub":
-        folder = hub.download(source.name, source.repos, progress)
+        folder = snapshot.download(source.name, source.repos, progress)
         check_folder(folder)
         return folder
     raise ModelNotFoundError("no such model folder", path=source.path, field="model", found=name)
@@ -41,5 +42,5 @@ def _local(source: registry.Source) -> Path | None:
     if source.kind == "embedded":
         return embedded.local_path()
     if source.kind == "hub":
-        return hub.cached(source.repos, is_complete)
+        return snapshot.cached(source.repos, is_complete)
     return source.path if source.path is not None and source.path.is_dir() else None

@@ -9,13 +9,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from .. import fsio, names
+from .. import fsio, paths
 from ..errors import ConfigError, InputError
-from . import check, omni, pull, registry
+from . import omni, pull, registry, validate
 from .build import build_with_config
 from .exclusive import exclusive
 from .fingerprint import fingerprint
-from .info import DERIVED_FROM, quantization
+from .loaded import DERIVED_FROM, quantization
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)
@@ -34,15 +34,15 @@ def quantize(name: str, bits: int, group_size: int = _DEFAULT_GROUP) -> Path:
             raise ConfigError(f"bad {field}", field=field, expected=allowed, found=value)
     source = registry.resolve(name)
     folder = pull.pull(name)
-    if quantization(check.check_folder(folder)) is not None:
+    if quantization(validate.check_folder(folder)) is not None:
         raise InputError("this base is quantized already", path=folder, field="model", found=name)
     digest = fingerprint(folder).weights
-    target = names.base_dir(_target_name(source, folder, bits, group_size))
+    target = paths.base_dir(_target_name(source, folder, bits, group_size))
     with exclusive(target):
         if not _is_made(target, digest):
             with fsio.publish(target, folder=True, mode=0o755) as temporary:
                 _write(folder, temporary, digest, bits, group_size)
-                check.check_folder(temporary)
+                validate.check_folder(temporary)
     return target
 
 
@@ -52,7 +52,7 @@ def _target_name(source: registry.Source, folder: Path, bits: int, group_size: i
 
 
 def _is_made(target: Path, digest: str) -> bool:
-    return (target / "config.json").is_file() and check.read_config(target).get(DERIVED_FROM) == digest
+    return (target / "config.json").is_file() and validate.read_config(target).get(DERIVED_FROM) == digest
 
 
 def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) -> None:
@@ -64,7 +64,7 @@ def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) 
         model, config = utils.quantize_model(model, config, group_size, bits)
     for pattern in _COPIED:
         for file in source.glob(pattern):
-            if file.name not in ("config.json", check.INDEX):
+            if file.name not in ("config.json", validate.INDEX):
                 shutil.copyfile(file, target / file.name)
     utils.save_model(target, model, donate_model=True)
     _write_config(target, {**omni.plain_config(config), DERIVED_FROM: digest})

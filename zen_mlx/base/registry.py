@@ -18,7 +18,7 @@ from typing import Literal
 
 from ..config import user_config
 from ..errors import ConfigError, ModelNotFoundError, NameInvalidError
-from ..names import base_dir, config_path
+from ..paths import base_dir, config_path
 
 DEFAULT_MODEL = "smollm2-135m"
 EMBEDDED = "smollm2-135m"

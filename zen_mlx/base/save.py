@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from . import check
+from . import validate
 
 SHARD_BYTES = 4 << 30
 _COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
@@ -23,9 +23,9 @@ def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]]
     """
     for pattern in _COPIED:
         for file in source.glob(pattern):
-            if file.name not in ("config.json", check.INDEX):
+            if file.name not in ("config.json", validate.INDEX):
                 shutil.copyfile(file, target / file.name)
-    config = check.read_config(source) | changes
+    config = validate.read_config(source) | changes
     (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     shard: dict[str, mx.array] = {}
     shards: list[list[str]] = []
@@ -50,4 +50,4 @@ def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]]
         (target / f"{at:05d}.safetensors").rename(target / one)
         where |= dict.fromkeys(names, one)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-    (target / check.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    (target / validate.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

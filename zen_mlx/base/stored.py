@@ -14,9 +14,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from ..codec.difference import BF16
-from ..codec.on_disk import OnDisk
-from . import check
+from ..codec.difference import BF16, OnDisk
+from . import validate
 
 _DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
     "F16": (mx.float16, np.dtype("<f2")),
@@ -32,7 +31,7 @@ def stored(folder: Path, model: nn.Module) -> dict[str, Callable[[], OnDisk]]:
     (its graph is more than one Load), renames, or keeps in another dtype is not among them. Errors: ModelFormatError for a
     damaged file.
     """
-    places = {name: place for file in check.weight_files(folder) for name, place in _places(file).items()}
+    places = {name: place for file in validate.weight_files(folder) for name, place in _places(file).items()}
     out: dict[str, Callable[[], OnDisk]] = {}
     for name, array in tree_flatten(model.parameters()):
         if name not in places:
@@ -51,7 +50,7 @@ def stored(folder: Path, model: nn.Module) -> dict[str, Callable[[], OnDisk]]:
 
 def _places(file: Path) -> dict[str, tuple[Path, int, tuple[int, ...], str]]:
     """(file, offset in it, shape, safetensors dtype) of every tensor of one of `_DTYPES`."""
-    check.tensor_names(file)  # the package checks lengths and offsets
+    validate.tensor_names(file)  # the package checks lengths and offsets
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         header: dict[str, Any] = json.loads(handle.read(length))

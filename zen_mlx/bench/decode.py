@@ -12,11 +12,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import generate_step
 
-from ..delta.attach import Resident, attach, detach
+from ..adapter.attach import Resident, attach, detach
 from ..kernels.dispatch import backend
 from .machine import memory_bytes
+from .options import Report
 from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, random_profile
-from .tables import Report
 
 _AMPLITUDE = 1e-3  # of the delta: a twentieth to a tenth of the weights', so that a merge in bf16 keeps it
 _PROMPT_TOKENS = 4

@@ -17,13 +17,13 @@ from typing import Any
 from ..base.registry import DEFAULT_MODEL
 from ..errors import ProfileNotFoundError
 from ..manager import ZenPersonalizationManager
-from ..names import examples_dir
+from ..paths import examples_dir
 from ..profiles.store import ProfileStore
+from .options import Options, Report
 from .paper_latency import measure_latency, measure_memory
 from .paper_quality import DOMAINS, measure_perplexity, measure_quality
 from .paper_rate import measure_rate
 from .paper_sizes import measure_sizes
-from .tables import Options, Report
 
 BASE = DEFAULT_MODEL
 HINT = "give --finetune FOLDER, a full fine-tune of the base (scripts/closed_form.py makes one)"

@@ -14,17 +14,17 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..adapter.attach import Resident, attach, switch
+from ..adapter.targets import targets
 from ..base.load import load_model
-from ..delta.attach import Resident, attach, switch
-from ..delta.targets import targets
 from ..format.read import read
 from ..format.write import write
 from .machine import memory_bytes
+from .options import Report
 from .paper_sizes import CODECS, Dimensions, dimensions, facts_of, profile_bytes, skeleton
 from .process import in_new_process
 from .switch import load_seconds, measure_switch, seconds_of
 from .synthetic import SMOLLM2_135M, dense_model, random_profile
-from .tables import Report
 
 _CODEC, _SCALE = "sign, row x col", "rowcol"
 _REPEATS = 3

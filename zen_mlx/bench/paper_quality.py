@@ -16,8 +16,8 @@ from ..data.tokens import tokenize
 from ..errors import InputError
 from ..eval.report import evaluate
 from ..manager import ZenPersonalizationManager
-from ..names import examples_dir
-from .tables import Report
+from ..paths import examples_dir
+from .options import Report
 
 WINDOW = 1024
 _WINDOWS, _QUICK_WINDOW = 8, 128

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..delta.stats import LayerStats
+from ..encode.layer_stats import LayerStats
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
 from ..format.read import read_header
 from ..manager import ZenPersonalizationManager
-from ..names import examples_dir
-from .tables import Report
+from ..paths import examples_dir
+from .options import Report
 
 Encode = Callable[[ZenPersonalizationManager, str, str], list[LayerStats]]
 """Compress the fine-tune (last) into the manager's profile of that name."""

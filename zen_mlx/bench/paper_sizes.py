@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import mlx.nn as nn
 from mlx_lm import utils
 
-from ..delta.targets import model_count, target_count, targets
+from ..adapter.targets import model_count, target_count, targets
+from ..encode.byte_budget import BITS, ranks
 from ..format.spec import Facts
 from ..format.write import file_bytes
-from ..train.plan import BITS, ranks
 
 Shapes = Mapping[str, tuple[int, ...]]
 Layout = list[dict[str, Any]]

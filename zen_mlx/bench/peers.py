@@ -12,10 +12,10 @@ from typing import Any
 import mlx.core as mx
 
 from ..kernels.dispatch import backend
-from ..kernels.parts import Sign
+from ..kernels.operands import SignOperand
 from .clock import Contender, evaluation
 from .machine import working_set_bytes
-from .tables import Shape
+from .options import Shape
 
 _MOST = 2048  # distinct matrices of one shape: small ones would be more objects than bytes
 _GROUP = 64
@@ -89,7 +89,7 @@ def _four_bit(name: str, shape: Shape) -> MakeContender:
     return lambda x: evaluation(name, count, lambda i: call(x, i))
 
 
-def mlx_one_bit(planes: list[list[Sign]], k: int) -> MakeContender | None:
+def mlx_one_bit(planes: list[list[SignOperand]], k: int) -> MakeContender | None:
     """MLX's 1-bit product of the same bits with scales 2 and biases -1: no row or column scale, no y_base. None on CUDA,
     where MLX has none, and where K is no multiple of 32."""
     if backend() == "cuda" or k % 32:

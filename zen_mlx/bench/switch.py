@@ -17,12 +17,12 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..delta.attach import Resident, attach, detach, switch, targets
+from ..adapter.attach import Resident, attach, detach, switch, targets
 from ..format.read import read
 from ..format.write import write
+from .options import Options, Report
 from .process import in_new_process
 from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, random_profile
-from .tables import Options, Report
 
 _PROMPT_TOKENS = 4
 _PIECE_BYTES = 4 << 20
@@ -58,7 +58,7 @@ def measure_switch(
     Times in seconds, medians of `repeats` (at least 3) after a warm-up; memory in bytes. Run it in a process of its own:
     `peak_bytes` is the growth of the process's largest resident set since the call.
 
-    switch_s: `delta.attach.switch` alone. token_s, token_after_switch_s: one decoded token without and with a switch
+    switch_s: `adapter.attach.switch` alone. token_s, token_after_switch_s: one decoded token without and with a switch
     before it (the switch included), taken in turn. load_s: file to MLX arrays, verified; plain_read_s: the same bytes
     into MLX arrays through NumPy in pieces of 4 MiB, unverified; both the first load of a process, file in the page cache.
     """

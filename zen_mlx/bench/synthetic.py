@@ -11,9 +11,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen3
 
+from ..adapter.attach import model_count, target_count, targets
 from ..codec.pack import words
 from ..codec.parts import SignPart
-from ..delta.attach import model_count, target_count, targets
 from ..format.spec import DeltaTensor, Profile
 
 QWEN3_4B: Mapping[str, Any] = {

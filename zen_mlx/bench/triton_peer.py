@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from .clock import Contender
-from .tables import Shape
+from .options import Shape
 
 _TILES = [
     triton.Config({"BLOCK_N": n, "BLOCK_K": k}, num_warps=warps, num_stages=stages)

@@ -13,7 +13,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from .. import fsio, names
+from .. import fsio, paths
 from ..errors import ZenError
 
 
@@ -47,7 +47,7 @@ def make_prompt(commands: Any) -> Callable[[], str]:
 
 def _history() -> History:
     """The history file, readable by its user only; kept in memory where it cannot be written."""
-    path: Path = names.history_path()
+    path: Path = paths.history_path()
     try:
         fsio.make_dir(path.parent)
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, fsio.PRIVATE_FILE_MODE))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import names
+from .. import paths
 from ..errors import ConfigError
 from . import _view
 from ._options import AsJson, Model, ProfileName, Replace
@@ -66,8 +66,8 @@ def export_profile(
     if to in (Format.v1, Format.v2):
         if rank is not None:
             raise ConfigError("this format has no rank", field="rank", expected="peft or mlx-lm", found=to.value)
-        target = file / f"{name}{names.SUFFIX}" if file.is_dir() else file
-        lost = ProfileStore(names.zen_home()).export(name, target, int(to.value[1:]), replace)
+        target = file / f"{name}{paths.SUFFIX}" if file.is_dir() else file
+        lost = ProfileStore(paths.zen_home()).export(name, target, int(to.value[1:]), replace)
     else:
         from ._model import choose, open_manager
 
@@ -110,10 +110,10 @@ def import_profile(
       zen profile import download.bitdelta --as friend -m smollm2-135m
       zen profile import ./my-lora --as mine -m smollm2-135m
     """
-    from ..format.foreign.read import is_foreign
+    from ..interop.parse.detect import is_foreign
     from ..profiles.store import ProfileStore
 
-    store = ProfileStore(names.zen_home())
+    store = ProfileStore(paths.zen_home())
     if model is None and not is_foreign(file):
         kept = store.import_file(file, name, replace)
     else:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import names
+from .. import paths
 from ..errors import InputError
 from . import _view
 from ._options import AsJson, Model, ProfileName, Replace
 
 if TYPE_CHECKING:
-    from ..profiles.publish import Plan
+    from ..profiles.push import PushPlan
 
 
 def register(app: typer.Typer) -> None:
@@ -47,11 +47,11 @@ def push_profile(
       zen profile push cynic OWNER/cynic
       zen profile push cynic OWNER/profiles --public --yes
     """
-    from ..profiles.publish import plan_push, push
+    from ..profiles.push import plan_push, push
     from ..profiles.store import ProfileStore
 
     _quiet_library(as_json)
-    plan = plan_push(ProfileStore(names.zen_home()), name, repo, private=private, revision=revision)
+    plan = plan_push(ProfileStore(paths.zen_home()), name, repo, private=private, revision=revision)
     if not as_json:
         for line in _plan_lines(plan):
             _view.notice(_view.printable(line))
@@ -103,13 +103,13 @@ def pull_profile(
       zen profile pull OWNER/cynic
       zen profile pull OWNER/profiles@v2 --file cynic.bitdelta --as friend
     """
+    from ..hub.address import HubSource, hub_source, parse
     from ..profiles.download import local_copy
-    from ..profiles.source import HubSource, hub_source, parse
     from ..profiles.store import ProfileStore
 
     _quiet_library(True)
     source = parse(repo) if repo.startswith(("http://", "https://")) else hub_source(repo)
-    store = ProfileStore(names.zen_home())
+    store = ProfileStore(paths.zen_home())
     if name is not None:
         store.check_free(name, replace)
     place = source if isinstance(source, HubSource) else repo
@@ -161,15 +161,15 @@ def _name_in(path: str, found: Any, url: str) -> str:
     from ..format.read import read_header
 
     own = (found.source.file if found is not None else url.partition("?")[0]).rpartition("/")[2]
-    name = str(read_header(path).info.get("name") or "") or own.removesuffix(names.SUFFIX)
+    name = str(read_header(path).info.get("name") or "") or own.removesuffix(paths.SUFFIX)
     try:
-        return names.check_name(name)
+        return paths.check_name(name)
     except InputError as error:
         error.hint = "choose one with --as NAME"
         raise
 
 
-def _plan_lines(plan: Plan) -> list[str]:
+def _plan_lines(plan: PushPlan) -> list[str]:
     who = "private: you and those you let in" if plan.private else "public: everyone can read it"
     there = "there already" if plan.parent is not None else "will be made"
     card = "the profile's card" if plan.card is not None else "the repository has its own: it stays as it is"

@@ -34,12 +34,12 @@ def one_voice() -> Iterator[None]:
         ):
             yield
     except KeyboardInterrupt:
-        distributed.team().outlast_lead()
+        distributed.process_group().outlast_lead()
         raise typer.Exit(_errors.INTERRUPTED) from None
     except Exception as error:
         if isinstance(error, typer.Exit):
             raise
-        team = distributed.team() if distributed.team.cache_info().currsize else None
+        team = distributed.process_group() if distributed.process_group.cache_info().currsize else None
         if team is not None and team.error_is_known:
             team.outlast_lead()
         else:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._run_view import Training
+    from ._training import TrainingFigures
 
 _TRAINING = "training"
 
@@ -59,7 +59,7 @@ class Live:
         """A training begins; its first step takes a while."""
         self._bar(_TRAINING, done, steps, "first step")
 
-    def training(self, training: Training, step: int, steps: int) -> None:
+    def training(self, training: TrainingFigures, step: int, steps: int) -> None:
         """How far the training is, and its figures."""
         from rich.table import Table
         from rich.text import Text

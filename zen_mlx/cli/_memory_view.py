@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import _view
 
 if TYPE_CHECKING:
-    from ..train.needs import Fitted
+    from ..train.memory_estimate import FittedOptions
 
 _UNITS = {"": 1, "B": 1, "MB": 10**6, "GB": 10**9, "GIB": 2**30}
 
@@ -29,7 +29,7 @@ def limit_bytes(text: str | None) -> int | None:
     return size
 
 
-def document(fitted: Fitted) -> dict[str, Any]:
+def document(fitted: FittedOptions) -> dict[str, Any]:
     """The document of `zen train --dry-run --json`."""
     return {
         **fitted.plan.to_dict(),
@@ -40,11 +40,11 @@ def document(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def show(fitted: Fitted) -> None:
+def show(fitted: FittedOptions) -> None:
     """Print the plan, what may be used, and what to change where that is less."""
     from rich.table import Table
 
-    from ..memory.plan import PROGRAM_BYTES
+    from ..memory.estimate import PROGRAM_BYTES
 
     plan = fitted.plan
     batch = plan.micro_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .. import names
+from .. import paths
 from . import _view
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def choose(model: str | None, profile: str | None) -> str:
     if profile is not None:
         from ..manager import base_of
 
-        return base_of(names.zen_home(), profile)
+        return base_of(paths.zen_home(), profile)
     return registry.DEFAULT_MODEL
 
 
@@ -44,8 +44,8 @@ def lazy_manager(
     model: str | None, tell: Callable[[Any], None], config: BitDeltaConfig | None = None
 ) -> ZenPersonalizationManager:
     """A manager that fetches its base when a run needs it, told as stages: what is wrong with the input is said before."""
-    from ..made import Stage
     from ..manager import ZenPersonalizationManager
+    from ..recipes.common import Stage
 
     def on_pull(description: str, done: int, total: int | None) -> None:
         tell(Stage(description, done, total or 0))

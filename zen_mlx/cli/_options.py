@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .. import names
+from .. import paths
 from ..errors import ZenError
 
 
@@ -19,7 +19,7 @@ def complete_model(incomplete: str) -> list[str]:
         known = list(registry.aliases())
     except ZenError:
         return []
-    made = [entry.name for entry in _entries(names.zen_home() / "bases") if not entry.name.startswith(".")]
+    made = [entry.name for entry in _entries(paths.zen_home() / "bases") if not entry.name.startswith(".")]
     return [name for name in dict.fromkeys([*known, *made]) if name.startswith(incomplete)]
 
 
@@ -30,8 +30,8 @@ def complete_profile(incomplete: str) -> list[str]:
 
 def profile_names() -> list[str]:
     """Names of the stored profiles, sorted."""
-    files = _entries(names.zen_home() / "profiles")
-    return sorted(file.name.removesuffix(names.SUFFIX) for file in files if file.name.endswith(names.SUFFIX))
+    files = _entries(paths.zen_home() / "profiles")
+    return sorted(file.name.removesuffix(paths.SUFFIX) for file in files if file.name.endswith(paths.SUFFIX))
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..bench import tables as registry
+from ..bench.options import BELONGS, Options, parse_rows, parse_shape
 from ..errors import ConfigError
 from . import _bench_view, _view
 from ._options import AsJson
@@ -81,17 +82,17 @@ def bench(
       zen bench paper --finetune cynic-finetune --plot plots
     """
     names = registry.choose(tables or [])
-    options = registry.Options(
+    options = Options(
         quick=quick,
-        shapes=tuple(map(registry.parse_shape, shapes)) if shapes else None,
-        rows=registry.parse_rows(rows) if rows is not None else None,
+        shapes=tuple(map(parse_shape, shapes)) if shapes else None,
+        rows=parse_rows(rows) if rows is not None else None,
         layers=layers,
         profiles=tuple(profiles or ()),
         finetune=finetune,
         data=data,
         text=text,
     )
-    for field, table in registry.BELONGS.items():
+    for field, table in BELONGS.items():
         if getattr(options, field) and table not in names:
             option = {"shapes": "--shape", "profiles": "--profile"}.get(field, f"--{field}")
             raise ConfigError(

@@ -39,8 +39,9 @@ def chat(
       zen chat -p cynic --temp 0.5
       printf 'Define: love\\n/profile hacker\\nDefine: love\\n' | zen chat -p cynic
     """
+    from ..config import Sampling
     from ..engine.chat import ChatSession
-    from ..engine.generate import Sampling, has_template, render
+    from ..engine.decoding import has_template, render
     from ._chat_commands import Commands
 
     sampling = Sampling(max_tokens, temp, top_p, seed)

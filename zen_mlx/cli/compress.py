@@ -12,7 +12,7 @@ from . import _model, _run_view, _view
 from ._options import AsJson, Model, Replace
 
 if TYPE_CHECKING:
-    from ..delta.stats import LayerStats
+    from ..encode.layer_stats import LayerStats
     from ..eval.sweep import SweepPoint
 
 _WORST = 5
@@ -110,7 +110,7 @@ def compress(
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, tell)
         if sweep is not None:
-            from ..compression import CompressOptions
+            from ..config import CompressOptions
             from ..eval.sweep import sweep_rates
 
             points = sweep_rates(manager, finetuned, valid, distill, sweep, CompressOptions(**options), tell)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import names
+from .. import paths
 from . import _run_view, _view
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def demo() -> None:
     from ..manager import ZenPersonalizationManager
 
     began = time.monotonic()
-    folder = names.examples_dir()
+    folder = paths.examples_dir()
     _head(f"1. The base: {registry.EMBEDDED}, frozen from here on")
     with _view.progress() as bars:
         path = pull.pull(registry.EMBEDDED, bars)
@@ -58,7 +58,7 @@ def demo() -> None:
         f"zen chat -p {TRAINED}",
         f"zen train {folder / 'cynic.train.jsonl'} --profile {TRAINED} --replace   # all of it: two passes",
         "zen train YOUR_FILES --profile me",
-        f"zen inspect {names.profile_path(names.zen_home(), TRAINED)}",
+        f"zen inspect {paths.profile_path(paths.zen_home(), TRAINED)}",
     ):
         _view.say(f"   {line}")
 
@@ -115,7 +115,8 @@ def _answers(manager: ZenPersonalizationManager) -> None:
 
 
 def _answer(manager: ZenPersonalizationManager, prompt: str, profile: str | None) -> str:
-    from ..engine.generate import Sampling, generate
+    from ..config import Sampling
+    from ..engine.decoding import generate
 
     with manager.using(profile):
         result = generate(manager.model, manager.tokenizer, prompt, Sampling(DEMO_TOKENS, 0.0))

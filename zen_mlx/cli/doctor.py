@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import names
+from .. import paths
 from . import _view
 from ._options import AsJson
 
@@ -126,7 +126,7 @@ def _rows(use: dict[str, Any]) -> str:
 
 def _blas(advice: list[str]) -> dict[str, Any]:
     from .. import blas
-    from ..base.machine import matmul_gflops
+    from ..bench.machine import matmul_gflops
     from ..kernels.dispatch import backend
 
     status = blas.status()
@@ -159,7 +159,7 @@ def _store(problems: list[str]) -> dict[str, Any]:
     from ..errors import ZenError
     from ..profiles.store import ProfileStore
 
-    home = names.zen_home()
+    home = paths.zen_home()
     damaged = []
     headers = ProfileStore(home).headers()
     for name, header in headers:

@@ -34,9 +34,10 @@ def generate(
       zen generate "Define: love" -p cynic --temp 0 --json
       cat letter.txt | zen generate - --system "Summarize in one sentence."
     """
-    from ..engine import generate as engine
+    from ..config import Sampling
+    from ..engine import decoding as engine
 
-    sampling = engine.Sampling(max_tokens, temp, top_p, seed)
+    sampling = Sampling(max_tokens, temp, top_p, seed)
     text = _stdin() if prompt == "-" else prompt
     manager = _model.open_manager(model, profile, as_json)
 

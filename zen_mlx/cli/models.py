@@ -67,11 +67,11 @@ def pull_model(name: _Name, as_json: AsJson = False) -> None:
       zen models pull zen-nano-4b
       zen models pull mlx-community/Qwen3-0.6B-bf16
     """
-    from ..base import check, omni, pull
+    from ..base import omni, pull, validate
 
     with _view.progress(as_json) as report:
         path = pull.pull(name, report)
-    for note in omni.notes(check.read_config(path)):
+    for note in omni.notes(validate.read_config(path)):
         _view.notice(note)
     if as_json:
         _view.emit({"name": name, "path": str(path)})
@@ -92,7 +92,7 @@ def show_model(name: _Name, as_json: AsJson = False) -> None:
       zen models show smollm2-135m --json
     """
     from ..base import pull
-    from ..base.info import base_info
+    from ..base.loaded import base_info
     from ..base.registry import resolve
 
     if resolve(name).kind == "embedded":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import names
+from .. import paths
 from ..errors import ConfigError, InputError, ZenError
 from . import _exchange, _hub, _view
 from ._options import AsJson, ProfileName, Replace, complete_profile
@@ -25,7 +25,7 @@ _Names = Annotated[list[str], typer.Argument(metavar="A B...", autocompletion=co
 def _store() -> ProfileStore:
     from ..profiles.store import ProfileStore
 
-    return ProfileStore(names.zen_home())
+    return ProfileStore(paths.zen_home())
 
 
 @app.command("list")

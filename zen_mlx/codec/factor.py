@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .codes import code_values
-from .floats import float_name
+from .arrays import float_name
+from .pack import code_values
 
 FACTOR_BITS = (1, 2, 4, 8, 16, 32)
 

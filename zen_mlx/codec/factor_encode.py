@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import ConfigError
-from .codes import CODE_BITS, pack_codes, quantize
+from .arrays import DTYPES, F16_SMALLEST, narrowed
 from .factor import FACTOR_BITS, FactorGroup, FactorPart, FactorSide, side_values
-from .floats import DTYPES, F16_SMALLEST, narrowed
+from .pack import CODE_BITS, pack_codes, quantize
 from .svd import leading_factors, weighted_factors
 
 _UNIT_RANGE = (2.0**-16, 2.0**28)

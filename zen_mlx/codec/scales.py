@@ -21,7 +21,7 @@ import numpy as np
 
 from ..config import BLOCK_SIZES
 from ..errors import ConfigError
-from .chunks import over_rows
+from .arrays import over_rows
 from .difference import Delta
 from .pack import empty_bits, pack_rows
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import DataError
 from .example import Example
-from .importers.read import SUFFIXES, read_all
+from .importers.files import SUFFIXES, read_all
 from .importers.rows import parse_row
 from .importers.scrub import scrub_example
 from .importers.tally import ImportOptions, ImportReport, Tally

@@ -19,7 +19,7 @@ _OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
 
 
 class Soft(NamedTuple):
-    """ids u32 and log-probabilities f16 [targets, k] of a teacher's likeliest tokens (`data.soft`).
+    """ids u32 and log-probabilities f16 [targets, k] of a teacher's likeliest tokens (`train.soft_labels`).
 
     hard: weight of the nats of the row's own tokens; 1 - hard is that of the distance from the teacher.
     square: weight of `data.loss.square` in that distance; 1 - square is that of `data.loss.divergence`.

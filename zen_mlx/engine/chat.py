@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import fsio
+from ..config import Sampling
 from ..errors import InputError
-from .generate import Decoding, Message, Sampling, context_length, render
+from .decoding import Decoding, Message, context_length, render
 
 ROLES = ("system", "user", "assistant")
 _LEAST_ANSWER = 16  # tokens that must be left for an answer
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatAnswer:
     """What one turn took. cached_tokens: of the prompt, found in the cache; dropped: exchanges that left the context."""
 
     finish_reason: str
@@ -41,7 +42,7 @@ class ChatSession:
         self.sampling = sampling or Sampling()
         self.system = system
         self.messages: list[Message] = []
-        self.last: Answer | None = None
+        self.last: ChatAnswer | None = None
         self._model = model
         self._tokenizer = tokenizer
         self._cache: list[Any] | None = None
@@ -132,7 +133,7 @@ class ChatSession:
                 # Stopped inside a step: the layers' caches may have different lengths.
                 self._forget()
             self.messages.append({"role": "assistant", "content": "".join(pieces)})
-            self.last = Answer(
+            self.last = ChatAnswer(
                 finish_reason=decoding.finish_reason,
                 prompt_tokens=len(ids),
                 cached_tokens=kept,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..config import Sampling
 from ..data.example import Example
-from ..engine.generate import Decoding, Sampling, render
+from ..engine.decoding import Decoding, render
 from ..errors import ConfigError, DataError
 
 ANSWERS = 4  # without being asked: enough to look at, too few to report

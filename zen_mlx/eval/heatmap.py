@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .layers import grid
+from .layer_errors import grid
 from .plot import pyplot_module, save
 
 _ACROSS = 3

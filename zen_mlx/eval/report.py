@@ -14,20 +14,19 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..base.check import read_config
-from ..base.info import base_info
 from ..base.load import load_tokenizer
-from ..base.loaded import check_base, context_length
+from ..base.loaded import base_info, check_base, context_length
 from ..base.pull import pull
+from ..base.validate import read_config
 from ..data.examples import data_digest, load_files
 from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
-from ..made import Stage, retention
 from ..manager import ZenPersonalizationManager
+from ..recipes.common import Stage, retention
 from . import answers, tasks
-from .layers import layer_errors
+from .layer_errors import layer_errors
 from .measure import Beside, Measured, Recorded, measure
-from .reference import Reference, keep_logits, open_reference
+from .reference_model import Reference, keep_logits, open_reference
 
 Tell = Callable[[Any], None]
 

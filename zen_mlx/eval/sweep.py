@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..compression import Compression, CompressOptions
+from ..adapter.attach import Resident, attach, detach
+from ..config import CompressOptions
 from ..data.examples import import_examples, load_examples
 from ..data.tokens import crop, tokenize
-from ..delta.attach import Resident, attach, detach
 from ..errors import ConfigError
-from ..made import mean_of, retention
 from ..manager import ZenPersonalizationManager
+from ..recipes.closed_form import Compression
+from ..recipes.common import mean_of, retention
 from .plot import RatePoint, plot_rate
 
 RATES = (0.03, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.06, 1.5, 2.1)

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ..codec.arrays import DTYPES
 from ..codec.factor import FACTOR_BITS, FactorGroup, FactorPart, FactorSide
-from ..codec.floats import DTYPES
 from ..codec.pack import words
-from ..codec.parts import MAX_PARTS, DensePart, Part, SignPart
-from ..codec.rows import RowsPart
+from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart
 from ..codec.scales import SCALES, scale_shapes
 from ..config import BLOCK_SIZES
 from .spec import Fail, align, show

@@ -14,10 +14,9 @@ from ..errors import FormatError, UnsupportedFormat
 from . import v1_read
 from .header import parse_header
 from .layout import part_of, segments
-from .payload import read_payload
+from .payload import check_numbers, read_payload
 from .source import failure, open_file
 from .spec import MAGIC, PREFIX_BYTES, DeltaTensor, Facts, Fail, Header, Profile, TensorInfo
-from .values import check_numbers
 
 
 def read(path: str | os.PathLike[str]) -> Profile:

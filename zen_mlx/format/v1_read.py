@@ -18,8 +18,9 @@ import numpy as np
 from ..codec.pack import words
 from ..codec.parts import DensePart, SignPart
 from ..codec.scales import scale_shapes
-from .cursor import Cursor
 from .flat_bits import read_exactly, read_rows
+from .payload import check_scales
+from .source import Cursor
 from .spec import (
     MAX_COUNT,
     MAX_DIM,
@@ -35,7 +36,6 @@ from .spec import (
     TensorInfo,
     show,
 )
-from .values import check_scales
 
 BLOCK = 128
 _KINDS = ("tensor", "row", "block")

@@ -15,6 +15,7 @@ from ..codec.parts import MAX_PARTS, Part, SignPart
 from ..errors import ConfigError
 from ..fsio import publish
 from .layout import arrays_of, check_fits, check_layout, layout_of, object_bytes, row_count, segments
+from .payload import check_numbers
 from .spec import (
     MAGIC,
     MAX_HEADER_BYTES,
@@ -35,7 +36,6 @@ from .spec import (
     split_name,
 )
 from .v1_write import write_v1
-from .values import check_numbers
 
 _Described = tuple[tuple[int, ...], list[dict[str, Any]], int | None]
 """Shape, layout, number of rows."""

@@ -11,13 +11,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from .parts import Launch, Sign
+from .operands import Launch, SignOperand
 
 _Shape = tuple[int, tuple[bool, ...], bool, bool]
 
 
 def _flatten(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> tuple[_Shape, list[mx.array]]:
     """The operands as one list of arrays, and what it takes to read it: planes, present fields, y_bases?, slots?"""
     present = tuple(field is not None for field in signs[0])
@@ -31,7 +31,7 @@ def _unflatten(shape: _Shape, arrays: Sequence[mx.array]) -> tuple[Any, ...]:
     planes, present, has_base, has_slots = shape
     rest = iter(arrays)
     x = next(rest)
-    signs = [Sign(*(next(rest) if given else None for given in present)) for _ in range(planes)]  # type: ignore[arg-type]
+    signs = [SignOperand(*(next(rest) if given else None for given in present)) for _ in range(planes)]  # type: ignore[arg-type]
     y_bases = [next(rest) if has_base else None for _ in range(planes)]
     return x, signs, y_bases, next(rest) if has_slots else None
 
@@ -66,7 +66,7 @@ def differentiable(launch: Launch, twin: Launch) -> Launch:
     """`launch` with the gradients of `twin`, which is made of MLX's operations."""
 
     def launch_with_gradient(
-        x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+        x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
     ) -> Sequence[mx.array]:
         shape, arrays = _flatten(x, signs, y_bases, slots)
         ys: Sequence[mx.array] = _function(launch, twin, shape)(*arrays)

@@ -20,7 +20,7 @@ import mlx.core as mx
 from ..errors import ConfigError, KernelError
 from . import reference, selftest
 from .autograd import differentiable
-from .parts import Launch, NotEvaluable, Sign
+from .operands import Launch, NotEvaluable, SignOperand
 
 MODES = ("auto", "reference", "native", "custom")
 
@@ -162,7 +162,7 @@ def _usable(where: str, launch: Launch) -> Launch:
     """`launch` with a gradient; while MLX traces, when there is nothing to read, as MLX's operations."""
 
     def launch_or_trace(
-        x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+        x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
     ) -> Sequence[mx.array]:
         try:
             return launch(x, signs, y_bases, slots)
@@ -175,7 +175,9 @@ def _usable(where: str, launch: Launch) -> Launch:
 _chosen: dict[Hashable, Launch] = {}
 
 
-def choose(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None) -> Launch:
+def choose(
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> Launch:
     """The launch for these operands; x [M, K]."""
     form = selftest.variant(x, signs, y_bases, slots)
     key = (backend(), x.shape[0], signs[0].packed.shape[0], form)
@@ -209,12 +211,12 @@ def _missing(where: str) -> str | None:
     return getattr(import_module(f"{__package__}.{where}"), "UNAVAILABLE", None)
 
 
-def merge_kernel(base: mx.array, sign: Sign) -> Callable[[mx.array, Sign], mx.array] | None:
+def merge_kernel(base: mx.array, sign: SignOperand) -> Callable[[mx.array, SignOperand], mx.array] | None:
     """The backend's fused merge where it has one that works; base [S, N, K]."""
     where = backend()
     if where == "cpu" or settings().mode in ("reference", "native"):
         return None
-    merge: Callable[[mx.array, Sign], mx.array] = import_module(f"{__package__}.{where}").merge
+    merge: Callable[[mx.array, SignOperand], mx.array] = import_module(f"{__package__}.{where}").merge
     present = tuple(field is not None for field in sign)
     test = partial(selftest.merge_error, merge, base.dtype, present)
     if works(where, "merge", (base.dtype, present), test, selftest.tolerance_of(base.dtype)):

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import reference
-from .parts import Launch, NotEvaluable, Sign
+from .operands import Launch, NotEvaluable, SignOperand
 
 UNAVAILABLE: str | None = None
 try:
@@ -131,7 +131,7 @@ class _Plane(NamedTuple):
     out: Any
 
 
-def _plane(sign: Sign, k: int, xs: Any, out: Any) -> _Plane:
+def _plane(sign: SignOperand, k: int, xs: Any, out: Any) -> _Plane:
     slots, n, words = sign.packed.shape
     block_words = words if sign.block is None else reference.block_size(k, sign.block.shape[-1]) // 32
     block = _dense_rows(_scale(sign.block, (slots, n, 1)))
@@ -139,7 +139,7 @@ def _plane(sign: Sign, k: int, xs: Any, out: Any) -> _Plane:
 
 
 def select(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`parts.Launch`. NotEvaluable while MLX traces; under `mx.grad` it must be wrapped: alone it has no gradient."""
     x32 = x.astype(mx.float32)

@@ -12,8 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .cuda_text import Form, text
-from .parts import Launch, Sign
+from .cuda_text import CudaForm, text
+from .operands import Launch, SignOperand
 
 cuda_kernel = mx.fast.cuda_kernel
 
@@ -26,16 +26,16 @@ _TILE_BYTES = 16 << 20  # of unpacked signs at a time
 
 
 @cache
-def kernel(form: Form) -> Any:
+def kernel(form: CudaForm) -> Any:
     """The built kernel of a form."""
     return cuda_kernel(**text(form)._asdict())
 
 
-def _form(file: str, sign: Sign, **more: Any) -> Form:
-    return Form(file, row=sign.row is not None, col=sign.col is not None, block=sign.block is not None, **more)
+def _form(file: str, sign: SignOperand, **more: Any) -> CudaForm:
+    return CudaForm(file, row=sign.row is not None, col=sign.col is not None, block=sign.block is not None, **more)
 
 
-def _operands(sign: Sign, base: mx.array | None, col: bool = True) -> list[mx.array]:
+def _operands(sign: SignOperand, base: mx.array | None, col: bool = True) -> list[mx.array]:
     arrays = (sign.packed, sign.row, sign.col if col else None, sign.block, base)
     return [array for array in arrays if array is not None]
 
@@ -44,7 +44,7 @@ def _one_type(launch: Any) -> Launch:
     """`launch` for planes whose outputs may differ in type: such planes go one at a time."""
 
     def product(
-        x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+        x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
     ) -> list[mx.array]:
         if len({None if base is None else base.dtype for base in y_bases}) == 1:
             return launch(x, signs, y_bases, slots)
@@ -57,12 +57,12 @@ def _out_dtype(x: mx.array, base: mx.array | None) -> mx.Dtype:
     return x.dtype if base is None else base.dtype
 
 
-def _tiles(signs: Sequence[Sign], rows: int) -> int:
+def _tiles(signs: Sequence[SignOperand], rows: int) -> int:
     return sum(-(-sign.packed.shape[1] // rows) for sign in signs)
 
 
 def _matvec(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`Launch`, one row of x at a time: select-add."""
     m, y = x.shape[0], _out_dtype(x, y_bases[0])
@@ -106,7 +106,7 @@ def split(
     m = x.shape[0]
     use = slots if col is not None else None
     inputs = [x, _sizes(terms, columns), *([] if col is None else [col]), *([] if use is None else [use])]
-    found: list[mx.array] = kernel(Form("split", col=col is not None, slots=use is not None, x=x.dtype, y=dtype))(
+    found: list[mx.array] = kernel(CudaForm("split", col=col is not None, slots=use is not None, x=x.dtype, y=dtype))(
         inputs=inputs,
         grid=(-(-columns // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(m, _MAX_GRID_Y), 1),
         threadgroup=(_ELEMENT_THREADS, 1, 1),
@@ -117,7 +117,7 @@ def split(
 
 
 def _mma(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`Launch` by tensor cores."""
     (m, k), y = x.shape, _out_dtype(x, y_bases[0])
@@ -158,7 +158,7 @@ def _mma(
 def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int, terms: int) -> mx.array:
     """packed [1, n, W], block [1, n, blocks] -> sign * block as [terms, n, K] f32 that sum to it, each exact in TF32."""
     n = packed.shape[1]
-    found: list[mx.array] = kernel(Form("unpack", block=block is not None))(
+    found: list[mx.array] = kernel(CudaForm("unpack", block=block is not None))(
         inputs=[_sizes(terms, k), packed, *([] if block is None else [block])],
         grid=(-(-k // _ELEMENT_THREADS) * _ELEMENT_THREADS, min(n, _MAX_GRID_Y), 1),
         threadgroup=(_ELEMENT_THREADS, 1, 1),
@@ -168,7 +168,7 @@ def _unpacked_tile(packed: mx.array, block: mx.array | None, k: int, terms: int)
     return found[0]
 
 
-def _unpacked_product(x: mx.array, sign: Sign, weight_terms: int) -> mx.array:
+def _unpacked_product(x: mx.array, sign: SignOperand, weight_terms: int) -> mx.array:
     """sum_k sign * block * x for x [P, M, K] f32 terms -> [M, N] f32, a bounded tile of unpacked rows after another."""
     p, m, k = x.shape
     rows = max(1, _TILE_BYTES // (4 * k * weight_terms))
@@ -188,7 +188,7 @@ def _unpacked_product(x: mx.array, sign: Sign, weight_terms: int) -> mx.array:
 
 
 def _unpack(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`Launch` by MLX's matmul on unpacked tiles; several slots go to the tensor-core kernel, one pass a slot and tile."""
     if slots is not None and signs[0].packed.shape[0] > 1:
@@ -211,7 +211,7 @@ def _unpack(
     return found
 
 
-def merge(base: mx.array, sign: Sign) -> mx.array:
+def merge(base: mx.array, sign: SignOperand) -> mx.array:
     """base + row * sign * block * col for base [S, N, K] f32, f16 or bf16: f32 arithmetic, rounded once; a new array."""
     s, n, k = base.shape
     found: list[mx.array] = kernel(_form("merge", sign, base=True, x=base.dtype, y=base.dtype))(

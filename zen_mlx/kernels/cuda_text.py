@@ -17,7 +17,7 @@ from .sources import source
 _CTYPES = {mx.float32: "float", mx.float16: "__half", mx.bfloat16: "__nv_bfloat16"}
 
 
-class Form(NamedTuple):
+class CudaForm(NamedTuple):
     """What a kernel's text depends on: present operands and the types of x and of each plane's base and y."""
 
     file: str
@@ -48,7 +48,7 @@ def _pointer(name: str, present: bool, ctype: str = "float") -> str:
     return name if present else f"static_cast<const {ctype}*>(nullptr)"
 
 
-def _planes(form: Form, rows: str, call: str) -> str:
+def _planes(form: CudaForm, rows: str, call: str) -> str:
     """A block finds its projection by counting off the tiles of those before it, and calls for that one's arrays.
 
     The call stands in the text once: three copies of a kernel would take three times as long to compile.
@@ -70,7 +70,7 @@ def _planes(form: Form, rows: str, call: str) -> str:
     return "\n".join([*lines, call])
 
 
-def _calls(form: Form, prefix: str = "", suffix: str = "0") -> dict[str, str]:
+def _calls(form: CudaForm, prefix: str = "", suffix: str = "0") -> dict[str, str]:
     """The operands of a call: prefix + name + suffix, null pointers for absent ones."""
     present = {"row": form.row, "col": form.col, "block": form.block}
     found = {name: _pointer(f"{prefix}{name}{suffix}", here) for name, here in present.items()}
@@ -79,7 +79,7 @@ def _calls(form: Form, prefix: str = "", suffix: str = "0") -> dict[str, str]:
     return found
 
 
-def _matvec_body(form: Form) -> str:
+def _matvec_body(form: CudaForm) -> str:
     call = "(stage, partial, x, own_packed, {row}, {col}, {block}, {slots}, {base}, own_y, M, K, N, S, blocks, tile);"
     return (
         "__shared__ __align__(16) float stage[zen::MATVEC_STAGE * zen::MATVEC_PITCH];\n"
@@ -90,7 +90,7 @@ def _matvec_body(form: Form) -> str:
     )
 
 
-def _mma_body(form: Form) -> str:
+def _mma_body(form: CudaForm) -> str:
     first, x = ("x0", "own_x") if form.own_x else ("x", "x")
     call = f"(sums, {x}, own_packed, {{row}}, {{block}}, {{slots}}, {{base}}, own_y, P, M, N, W, S, blocks, tile);"
     flags = f"<{form.tiles}, {str(form.block).lower()}, {str(form.terms).lower()}>"
@@ -100,19 +100,19 @@ def _mma_body(form: Form) -> str:
     ) + _planes(form, "zen::MMA_N", f"zen::mma_rows{flags}" + call.format(**_calls(form, "own_", "")))
 
 
-def _split_body(form: Form) -> str:
+def _split_body(form: CudaForm) -> str:
     operands = _calls(form)
     slot_count = "col0_shape[0]" if form.col else "1"
     return "zen::split(x, {col}, {slots}, sizes, y0, x_shape[0], x_shape[1], ".format(**operands) + f"{slot_count});"
 
 
-def _unpack_body(form: Form) -> str:
+def _unpack_body(form: CudaForm) -> str:
     blocks = "block0_shape[2]" if form.block else "1"
     block = _pointer("block0", form.block)
     return f"zen::unpack(packed0, {block}, sizes, y0, packed0_shape[1], packed0_shape[2], {blocks});"
 
 
-def _merge_body(form: Form) -> str:
+def _merge_body(form: CudaForm) -> str:
     operands = _calls(form)
     blocks = "block0_shape[2]" if form.block else "1"
     return (
@@ -130,7 +130,7 @@ _BODIES = {
 }
 
 
-def _input_names(form: Form) -> list[str]:
+def _input_names(form: CudaForm) -> list[str]:
     if form.file == "split":
         return ["x", "sizes", *(["col0"] if form.col else []), *(["slots"] if form.slots else [])]
     if form.file == "unpack":
@@ -143,7 +143,7 @@ def _input_names(form: Form) -> list[str]:
     return names + [f"{name}{g}" for g in range(form.planes) for name, here in present.items() if here]
 
 
-def text(form: Form) -> Text:
+def text(form: CudaForm) -> Text:
     """The kernel of this form as text. The launch must give inputs in the order of `input_names`."""
     file, body = _BODIES[form.file]
     header = source("cuda_kernels", "common.cuh") + source("cuda_kernels", f"{file}.cu")

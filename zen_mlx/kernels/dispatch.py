@@ -15,17 +15,26 @@ from ..errors import TargetError
 from .choice import backend, merge_kernel
 from .factor import factor_dense, factor_matmul
 from .launch import run
-from .parts import Codes, Dense, Factor, FactorGroup, FactorSide, Part, Sign, Values
+from .operands import (
+    Codes,
+    DenseOperand,
+    FactorGroupOperand,
+    FactorOperand,
+    FactorSideOperand,
+    Operand,
+    SignOperand,
+    Values,
+)
 from .reference import sign_dense, unpack_signs
 
 __all__ = [
     "Codes",
-    "Dense",
-    "Factor",
-    "FactorGroup",
-    "FactorSide",
-    "Part",
-    "Sign",
+    "DenseOperand",
+    "FactorGroupOperand",
+    "FactorOperand",
+    "FactorSideOperand",
+    "Operand",
+    "SignOperand",
     "Values",
     "add_parts",
     "add_parts_together",
@@ -65,7 +74,7 @@ def sign_matmul(
 ) -> mx.array:
     """y = y_base + row * (sign * block) @ (col * x); shapes and dtypes as in `reference`. TargetError: bad shape."""
     _check(x, packed, row=row, col=col, slots=slots, y_base=y_base)
-    return run(None, x, [Sign(packed, row, col, block)], [y_base], slots)[0]
+    return run(None, x, [SignOperand(packed, row, col, block)], [y_base], slots)[0]
 
 
 def _dense_matmul(x: mx.array, values: mx.array, slots: mx.array | None, y_base: mx.array) -> mx.array:
@@ -83,22 +92,22 @@ def _dense_matmul(x: mx.array, values: mx.array, slots: mx.array | None, y_base:
     return (y_base.astype(mx.float32) + y.reshape(y_base.shape)).astype(y_base.dtype)
 
 
-def add_parts(x: mx.array, parts: Sequence[Part], y_base: mx.array, slots: mx.array | None = None) -> mx.array:
+def add_parts(x: mx.array, parts: Sequence[Operand], y_base: mx.array, slots: mx.array | None = None) -> mx.array:
     """y = y_base + sum over parts of part(x) for x [..., K], slots [...] or None; y in y_base's dtype, rounded once."""
     y = y_base.astype(mx.float32) if len(parts) > 1 else y_base
     for part in parts:
-        if isinstance(part, Dense):
+        if isinstance(part, DenseOperand):
             y = _dense_matmul(x, part.values, slots, y)
-        elif isinstance(part, Factor):
+        elif isinstance(part, FactorOperand):
             y = factor_matmul(x, part, y, slots)
         else:
             y = sign_matmul(x, part.packed, row=part.row, col=part.col, block=part.block, slots=slots, y_base=y)
     return y.astype(y_base.dtype)
 
 
-def _form(parts: Sequence[Part]) -> tuple[object, ...] | None:
+def _form(parts: Sequence[Operand]) -> tuple[object, ...] | None:
     """What planes need in common to share a launch; None: these parts are not one plane."""
-    if len(parts) != 1 or not isinstance(parts[0], Sign):
+    if len(parts) != 1 or not isinstance(parts[0], SignOperand):
         return None
     packed, row, col, block = parts[0]
     slots, _, words = packed.shape
@@ -106,25 +115,25 @@ def _form(parts: Sequence[Part]) -> tuple[object, ...] | None:
 
 
 def add_parts_together(
-    x: mx.array, parts: Sequence[Sequence[Part]], y_bases: Sequence[mx.array], slots: mx.array | None = None
+    x: mx.array, parts: Sequence[Sequence[Operand]], y_bases: Sequence[mx.array], slots: mx.array | None = None
 ) -> list[mx.array]:
     """[add_parts(x, p, y, slots) for p, y in zip(parts, y_bases)], in one launch where each is one plane of one form."""
     forms = {_form(p) for p in parts}
     if len(forms) > 1 or None in forms or not 1 < len(parts) <= MOST_TOGETHER:
         return [add_parts(x, p, y, slots) if p else y for p, y in zip(parts, y_bases, strict=True)]
-    planes = [p[0] for p in parts if isinstance(p[0], Sign)]
+    planes = [p[0] for p in parts if isinstance(p[0], SignOperand)]
     for plane, y in zip(planes, y_bases, strict=True):
         _check(x, plane.packed, row=plane.row, col=plane.col, slots=slots, y_base=y)
     return run(None, x, planes, y_bases, slots)
 
 
-def dense_delta(parts: Sequence[Part], n: int, k: int) -> mx.array:
+def dense_delta(parts: Sequence[Operand], n: int, k: int) -> mx.array:
     """delta[s,n,k] = sum of the parts in stored order, f32 [S, N, K]."""
     total: mx.array | None = None
     for part in parts:
-        if isinstance(part, Dense):
+        if isinstance(part, DenseOperand):
             delta = part.values.astype(mx.float32)
-        elif isinstance(part, Factor):
+        elif isinstance(part, FactorOperand):
             delta = factor_dense(part, n, k)
         else:
             delta = sign_dense(part.packed, k, part.row, part.col, part.block)
@@ -134,9 +143,9 @@ def dense_delta(parts: Sequence[Part], n: int, k: int) -> mx.array:
     return total
 
 
-def merge(base: mx.array, parts: Sequence[Part]) -> mx.array:
+def merge(base: mx.array, parts: Sequence[Operand]) -> mx.array:
     """base + sum of the parts for base [S, N, K]: sums in f32, rounded once to base's dtype."""
-    if len(parts) == 1 and isinstance(parts[0], Sign) and base.size:
+    if len(parts) == 1 and isinstance(parts[0], SignOperand) and base.size:
         kernel = merge_kernel(base, parts[0])
         if kernel is not None:
             return kernel(base, parts[0])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from .launch import run
-from .parts import Codes, Factor, FactorSide, Sign, Values
+from .operands import Codes, FactorOperand, FactorSideOperand, SignOperand, Values
 from .reference import sign_dense
 
 
@@ -23,9 +23,9 @@ def packing(side: Codes, n: int) -> tuple[int, int, int]:
     return padded, side.data.shape[-1] * 32 // padded, padded // side.scales.shape[-1]
 
 
-def _right(x: mx.array, side: FactorSide, ids: mx.array | None) -> mx.array:
+def _right(x: mx.array, side: FactorSideOperand, ids: mx.array | None) -> mx.array:
     """h[m,:] = V x[m,:]: x f32 [M, K] -> [M, g]."""
-    if isinstance(side, Sign):
+    if isinstance(side, SignOperand):
         return run(None, x, [side], [None], ids)[0]
     if isinstance(side, Values):
         weight = side.values.astype(mx.float32)
@@ -42,9 +42,9 @@ def _right(x: mx.array, side: FactorSide, ids: mx.array | None) -> mx.array:
     return mx.gather_qmm(x[:, None], *side, rhs_indices=ids, transpose=True, group_size=group, bits=bits)[:, 0]
 
 
-def _left(h: mx.array, side: FactorSide, ids: mx.array | None, n: int) -> mx.array:
+def _left(h: mx.array, side: FactorSideOperand, ids: mx.array | None, n: int) -> mx.array:
     """y[m,:] = U^T h[m,:]: h f32 [M, g] -> [M, N]."""
-    if isinstance(side, Sign):
+    if isinstance(side, SignOperand):
         return run(None, h, [side], [None], ids)[0]
     if isinstance(side, Values):
         weight = side.values.astype(mx.float32)
@@ -59,7 +59,7 @@ def _left(h: mx.array, side: FactorSide, ids: mx.array | None, n: int) -> mx.arr
     return y[:, :n]
 
 
-def factor_matmul(x: mx.array, part: Factor, y_base: mx.array, slots: mx.array | None) -> mx.array:
+def factor_matmul(x: mx.array, part: FactorOperand, y_base: mx.array, slots: mx.array | None) -> mx.array:
     """The module's equation for x [..., K], slots [...] or None; y in y_base's dtype."""
     if x.size == 0:
         return y_base
@@ -85,9 +85,9 @@ def factor_matmul(x: mx.array, part: Factor, y_base: mx.array, slots: mx.array |
     return (y_base.astype(mx.float32) + total.reshape(y_base.shape)).astype(y_base.dtype)
 
 
-def _numbers(side: FactorSide, columns: int) -> mx.array:
+def _numbers(side: FactorSideOperand, columns: int) -> mx.array:
     """f32 [S, rows, columns] as the side lies, without its steps."""
-    if isinstance(side, Sign):
+    if isinstance(side, SignOperand):
         return sign_dense(side.packed, columns, None, None, None)
     if isinstance(side, Values):
         return side.values.astype(mx.float32)
@@ -95,12 +95,12 @@ def _numbers(side: FactorSide, columns: int) -> mx.array:
     return mx.dequantize(*side, group_size=group, bits=bits)[..., :columns]
 
 
-def factor_dense(part: Factor, n: int, k: int) -> mx.array:
+def factor_dense(part: FactorOperand, n: int, k: int) -> mx.array:
     """delta[s] = diag(u) . U . diag(scale) . V^T . diag(v), f32 [S, N, K]."""
     total = mx.array(0.0)
     for group in part.groups:
         right = _numbers(group.right, k)
-        if isinstance(group.left, Sign):
+        if isinstance(group.left, SignOperand):
             left = _numbers(group.left, right.shape[1])
         else:
             left = _numbers(group.left, n).swapaxes(-1, -2)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import mlx.core as mx
 
 from .choice import choose
-from .parts import Launch, Sign
+from .operands import Launch, SignOperand
 
 
 def run(
     launch: Launch | None,
     x: mx.array,
-    signs: Sequence[Sign],
+    signs: Sequence[SignOperand],
     y_bases: Sequence[mx.array | None],
     slots: mx.array | None = None,
 ) -> list[mx.array]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from .parts import Launch, Sign
+from .operands import Launch, SignOperand
 from .sources import source
 
 metal_kernel = mx.fast.metal_kernel
@@ -56,7 +56,7 @@ def grid(cut: Tiling, m: int, ns: Sequence[int]) -> tuple[int, int, int]:
     return sum(-(-n // cut.rows_n) for n in ns) * cut.threads, -(-m // cut.rows_m), 1
 
 
-class Form(NamedTuple):
+class MetalForm(NamedTuple):
     """Which operands a launch has."""
 
     planes: int
@@ -82,18 +82,18 @@ def _shape(plane: int, block: bool, m: str) -> str:
     return f"Shape{{{m}, K, uint({packed}[0]), uint({packed}[1]), uint({packed}[2]), {blocks}}}"
 
 
-def _scales(plane: int, form: Form) -> list[str]:
+def _scales(plane: int, form: MetalForm) -> list[str]:
     """packed, row, col and block as the functions take them."""
     named = [("row", form.row), ("col", form.col), ("block", form.block)]
     return [f"packed{plane}", *(f"{name}{plane}" if present else "Always<1>()" for name, present in named)]
 
 
-def _plane_inputs(plane: int, form: Form) -> list[str]:
+def _plane_inputs(plane: int, form: MetalForm) -> list[str]:
     present = {"row": form.row, "col": form.col, "block": form.block, "base": form.base}
     return [f"packed{plane}", *(f"{name}{plane}" for name, here in present.items() if here)]
 
 
-def _product_body(file: str, form: Form) -> str:
+def _product_body(file: str, form: MetalForm) -> str:
     """The projection is found from the threadgroup's index, by counting off the tiles of those before it."""
     size = "BM" if file == "matmul" else "ROWS"
     lines = ["const uint M = x_shape[0];", "const uint K = x_shape[1];", "uint tile = threadgroup_position_in_grid.x;"]
@@ -113,14 +113,14 @@ def _product_body(file: str, form: Form) -> str:
     return (_MATMUL_MEMORY if file == "matmul" else "") + "\n".join(lines)
 
 
-def _merge_body(form: Form) -> str:
+def _merge_body(form: MetalForm) -> str:
     place = "thread_position_in_grid.x, thread_position_in_grid.y"
     call = f"merge({_shape(0, form.block, '0u')}, {place}, base0, {', '.join(_scales(0, form))}, y0);"
     return f"const uint K = base0_shape[2];\n{call}"
 
 
 @cache
-def kernel(file: str, form: Form) -> Any:
+def kernel(file: str, form: MetalForm) -> Any:
     """The built kernel of `file` for launches of this form. MLX compiles it for each type it is called with."""
     planes = range(form.planes)
     inputs = [] if file == "merge" else ["x", *(["slots"] if form.slots else [])]
@@ -134,16 +134,16 @@ def kernel(file: str, form: Form) -> Any:
     )
 
 
-def _operands(sign: Sign, base: mx.array | None) -> list[mx.array]:
+def _operands(sign: SignOperand, base: mx.array | None) -> list[mx.array]:
     return [array for array in (sign.packed, sign.row, sign.col, sign.block, base) if array is not None]
 
 
 def _product(
-    file: str, x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    file: str, x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`Launch` by the kernel in `file`."""
     first, ns = signs[0], [sign.packed.shape[1] for sign in signs]
-    form = Form(
+    form = MetalForm(
         len(signs),
         first.row is not None,
         first.col is not None,
@@ -166,10 +166,10 @@ def _product(
     return found
 
 
-def merge(base: mx.array, sign: Sign) -> mx.array:
+def merge(base: mx.array, sign: SignOperand) -> mx.array:
     """base + row * sign * block * col for base [S, N, K] f32, f16 or bf16: f32 arithmetic, rounded once; a new array."""
     s, n, k = base.shape
-    form = Form(1, sign.row is not None, sign.col is not None, sign.block is not None, True, False)
+    form = MetalForm(1, sign.row is not None, sign.col is not None, sign.block is not None, True, False)
     found: list[mx.array] = kernel("merge", form)(
         inputs=_operands(sign, base),
         grid=(-(-k // 8), s * n, 1),

@@ -23,7 +23,7 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 
-from .parts import Sign
+from .operands import SignOperand
 
 BLOCKS = (32, 64, 128, 256)
 _GROUPS = (128, 64, 32)
@@ -151,7 +151,7 @@ def sign_matmul(
 
 def launch(
     x: mx.array,
-    signs: Sequence[Sign],
+    signs: Sequence[SignOperand],
     y_bases: Sequence[mx.array | None],
     slots: mx.array | None,
     unpack: bool = True,
@@ -164,7 +164,7 @@ def launch(
 
 
 def launch_quantized(
-    x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
     """`launch` through MLX's 1-bit quantized product, which CUDA lacks."""
     return launch(x, signs, y_bases, slots, unpack=False)

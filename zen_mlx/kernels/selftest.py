@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from . import reference
-from .parts import Launch, Sign
+from .operands import Launch, SignOperand
 
 _S, _K = 2, 100
 _NS, _MANY_NS = (9, 33, 5), (2050, 33, 5)
@@ -37,7 +37,9 @@ class Variant(NamedTuple):
     many_n: bool = False
 
 
-def variant(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | None], slots: mx.array | None) -> Variant:
+def variant(
+    x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
+) -> Variant:
     """The variant that a call belongs to."""
     sign, y = signs[0], y_bases[0]
     block = 0 if sign.block is None else reference.block_size(x.shape[-1], sign.block.shape[-1])
@@ -54,13 +56,13 @@ def variant(x: mx.array, signs: Sequence[Sign], y_bases: Sequence[mx.array | Non
     )
 
 
-def _sign(random: np.random.Generator, n: int, has_row: bool, has_col: bool, block: int) -> Sign:
+def _sign(random: np.random.Generator, n: int, has_row: bool, has_col: bool, block: int) -> SignOperand:
     def scales(*shape: int) -> mx.array:
         return mx.array(random.uniform(0.5, 1.5, shape).astype(np.float32))
 
     words = random.integers(0, 2**32, (_S, n, -(-_K // 32)), dtype=np.uint32)
     words[..., -1] &= (1 << _K % 32) - 1
-    return Sign(
+    return SignOperand(
         mx.array(words),
         scales(_S, n) if has_row else None,
         scales(_S, _K) if has_col else None,
@@ -90,7 +92,7 @@ def error(launch: Launch, form: Variant) -> float:
     return float(np.max([_gap(y, truth) for y, truth in zip(found, wanted, strict=True)]))
 
 
-def merge_error(merge: Callable[[mx.array, Sign], mx.array], dtype: mx.Dtype, present: Sequence[bool]) -> float:
+def merge_error(merge: Callable[[mx.array, SignOperand], mx.array], dtype: mx.Dtype, present: Sequence[bool]) -> float:
     """max |w - w'| / max |w'| of `merge` against the reference; `present`: which of Sign's arrays are there."""
     _, has_row, has_col, has_block = present
     sign = _sign(np.random.default_rng(0), _NS[0], has_row, has_col, 32 if has_block else 0)

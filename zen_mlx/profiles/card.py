@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from ..format.spec import Facts
-from ..names import SUFFIX
+from ..paths import SUFFIX
 
 LIBRARY = "zen-mlx"
 TAGS = ("bitdelta", "mlx", "personalization", "zen-mlx")

@@ -16,10 +16,10 @@ from .. import fsio
 from ..errors import DownloadError, FormatError, InputError
 from ..format.read import read
 from ..format.spec import Profile
-from ..names import downloads_dir
-from . import hub
-from .source import HubSource, check_file, parse, shown
-from .transfer import PIECE_BYTES, Answer, Broken, Progress, body_range, own_part, transfer
+from ..hub import client
+from ..hub.address import HubSource, check_file, parse, shown
+from ..hub.resume import PIECE_BYTES, Broken, Progress, Response, body_range, own_part, transfer
+from ..paths import downloads_dir
 
 TIMEOUT_S = 30.0
 
@@ -41,7 +41,7 @@ def download_profile(source: str, progress: Progress | None = None, *, file: str
 @contextlib.contextmanager
 def local_copy(
     source: str | HubSource, progress: Progress | None = None, file: str | None = None
-) -> Iterator[tuple[Path, hub.HubFile | None]]:
+) -> Iterator[tuple[Path, client.HubFile | None]]:
     """Yield (path, what the hub said) of the file at `source` while the block runs; errors of its format name `source`."""
     place = parse(source) if isinstance(source, str) else source
     if file is not None:
@@ -53,7 +53,7 @@ def local_copy(
         return
     with contextlib.ExitStack() as stack:
         if isinstance(place, HubSource):
-            found = hub.fetch(place, progress)
+            found = client.fetch(place, progress)
             path, name = found.path, str(found.source)
         else:
             found, name = None, shown(place)
@@ -92,7 +92,7 @@ def _discard_unless_broken(part: Path, note: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open(url: str, start: int, note: Path) -> Iterator[Answer]:
+def _open(url: str, start: int, note: Path) -> Iterator[Response]:
     validator = _validator(note)
     try:
         request = urllib.request.Request(url)
@@ -105,7 +105,7 @@ def _open(url: str, start: int, note: Path) -> Iterator[Answer]:
             )
             if at == 0:
                 fsio.write_json(note, {"validator": _validator_of(response.headers)})
-            yield Answer(at, total, iter(lambda: response.read(PIECE_BYTES), b""))
+            yield Response(at, total, iter(lambda: response.read(PIECE_BYTES), b""))
     except urllib.error.HTTPError as error:
         error.close()  # it is the open response too
         if error.code == 416 or error.code >= 500:

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..codec.codes import flip_codes
 from ..codec.factor import FactorGroup, FactorPart, FactorSide
-from ..codec.parts import MAX_PARTS, DensePart, Part, SignPart, decode_all, encode_sign
-from ..codec.rows import RowsPart, encode_rows
+from ..codec.pack import flip_codes
+from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart, decode_all, encode_rows, encode_sign
 from ..errors import BaseMismatchError, ConfigError
 from ..format.spec import DeltaTensor, Profile
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from .. import fsio
-from ..names import log_path, plot_path, report_path
+from ..paths import log_path, plot_path, report_path
 
 
 def paths(home: Path, name: str) -> list[Path]:

@@ -13,7 +13,7 @@ from ..errors import InputError, ProfileExistsError, ProfileNotFoundError, ZenEr
 from ..format.read import read, read_header
 from ..format.spec import Header, Profile
 from ..format.write import write
-from ..names import SUFFIX, check_name, profile_path
+from ..paths import SUFFIX, check_name, profile_path
 from . import records
 
 

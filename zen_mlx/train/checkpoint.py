@@ -1,12 +1,13 @@
-"""A training run on disk, every file published whole: a run that is killed at any point can go on.
+"""Checkpoints and resume: a training run on disk, every file published whole, so that a killed run can go on.
 
 ZEN_HOME/runs/NAME/               0700, removed when the run is done
-    run.json                      what must be the same to go on and what was settled at the start; written first, removed first
-    state-00000120.safetensors    arrays and numbers of `state.RunState` after step 120; the newest two are kept
+    run.json                      what must be the same to go on and what was decided at the start; written first, removed first
+    state-00000120.safetensors    arrays and numbers of `RunState` after step 120; the newest two are kept
     log.jsonl                     `log`
 
 A run without a state begins at step 0. A state that is damaged (its CRC-32 covers every array) is passed over for the one
-before it.
+before it. The rows of a step and MLX's random state in it depend on the seed and its number alone, rate and lambda on its
+number: `step` is the cursor of all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,37 @@ from safetensors import SafetensorError, safe_open
 from .. import fsio
 from ..errors import FormatError, ResumeMismatchError, StorageError
 from .optimizer import AdamState
-from .state import Progress, RunState
+
+
+@dataclass
+class RunNumbers:
+    """The numbers beside the arrays.
+
+    first: loss of the first step, which is the base's; recent: losses of the last steps, oldest first.
+    best_loss, best_step: lowest held-out loss that counts so far, and after which step; waited: evaluations since then.
+    """
+
+    first: float | None = None
+    recent: list[float] = field(default_factory=list)
+    best_loss: float | None = None
+    best_step: int = 0
+    waited: int = 0
+
+
+@dataclass
+class RunState:
+    """Trained arrays, moments with the number of steps done, numbers, and the arrays of the best step."""
+
+    latents: dict[str, mx.array]
+    adam: AdamState = field(default_factory=AdamState)
+    progress: RunNumbers = field(default_factory=RunNumbers)
+    best: dict[str, mx.array] | None = None
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.adam.step
+
 
 RUN = "run.json"
 KEPT = 2
@@ -171,7 +202,7 @@ def _read(path: Path) -> RunState:
                 values = np.ascontiguousarray(file.get_tensor(key))
                 crc = zlib.crc32(values.reshape(-1).view(np.uint8).data, zlib.crc32(key.encode(), crc))
                 groups[group][name] = mx.array(values)
-            progress = Progress(**details["progress"])
+            progress = RunNumbers(**details["progress"])
             step = int(details["step"])
             stored = details["crc32"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,8 @@
-"""Stored tensors -> better ones of the same layouts: the last stage of `zen compress`, and of a full-precision run."""
+"""Distillation: stored tensors -> better ones of the same layouts, for `zen compress` and full-precision runs.
+
+A full-precision run ends here: its latents become signs, with scales in closed form, and these are distilled from the
+model with the latents.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
-from ..config import BitDeltaConfig
+from .. import fsio
+from ..adapter.attach import Resident, attach, detach
+from ..codec.parts import DensePart
+from ..config import BitDeltaConfig, TrainOptions
 from ..data.batches import batch_rows
 from ..data.tokens import TokenRow
-from ..format.spec import DeltaTensor
-from .options import TrainOptions
-from .state import RunState
+from ..events import Noted
+from ..format.spec import DeltaTensor, Profile
+from . import checkpoint
+from .calibration import CalibrationStats
+from .checkpoint import RunState
+from .sign_ste import encode_latents
+from .soft_labels import soften
 from .student import Distilled
 from .trainer import train
 
@@ -62,6 +75,50 @@ def distill(
 
     The divergence from the teacher on `held` decides which state is kept and when the run ends.
     """
-    road = Distilled(tensors, options.config)
-    result = train(model, rows, options, held=held, folder=folder, state=state, on_event=on_event, road=road)
-    return road.encode(result.latents)
+    method = Distilled(tensors, options.config)
+    result = train(model, rows, options, held=held, folder=folder, state=state, on_event=on_event, method=method)
+    return method.encode(result.latents)
+
+
+LABELS = 0.5
+"""Weight of the rows' own tokens beside what the full-precision model says about them."""
+
+
+def refine(
+    model: nn.Module,
+    latents: Mapping[str, mx.array],
+    planes: int,
+    rows: list[TokenRow],
+    options: TrainOptions,
+    steps: int,
+    folder: Path,
+    on_event: Callable[[Any], None],
+) -> dict[str, DeltaTensor]:
+    """`latents` as `planes` sign planes: scales weighed by what the rows make of the layers, then `steps` steps
+    towards base + latents. The run lies in `folder`, and goes on from what lies there."""
+    run = options_of(steps, len(rows), options.seed)
+    seen, held = drawn(rows, run)
+    fsio.make_dir(folder)
+    attach(model, Resident.from_profile(_as_profile(latents)))
+    try:
+        both = soften(model, [*seen, *held], folder, LABELS)
+    finally:
+        detach(model)
+    calibration = CalibrationStats(model, rows)
+    ordered = {name: latents[name] for name in calibration.order if name in latents}
+    tensors = encode_latents(ordered, options.config, planes, calibration.of)
+    state = checkpoint.load(folder, lambda text: on_event(Noted(text)))
+    seen, held = both[: len(seen)], both[len(seen) :]
+    return distill(model, tensors, seen, held, run, folder=folder, state=state, on_event=on_event)
+
+
+def _as_profile(latents: Mapping[str, mx.array]) -> Profile:
+    tensors = {name: DeltaTensor(tuple(each.shape), (DensePart(np.array(each)),)) for name, each in latents.items()}
+    return Profile(
+        info={"name": "full precision"},
+        base={"verified": False},
+        metrics={},
+        target_count=1,
+        model_count=1,
+        tensors=tensors,
+    )

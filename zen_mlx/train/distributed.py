@@ -28,8 +28,8 @@ from ..data.batches import bucket_length
 from ..data.loss import Loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, TrainingError, ZenError
+from .checkpoint import RunNumbers, RunState
 from .optimizer import AdamState
-from .state import Progress, RunState
 
 BUFFER_BYTES = 32 * 2**20
 """Gradients are summed in pieces of about this size: the ring is slow with many small ones."""
@@ -56,11 +56,11 @@ def launched() -> tuple[str, int] | None:
 
 
 @functools.cache
-def team() -> Team:
+def process_group() -> ProcessGroup:
     """The ranks this process runs with, connected at the first call. ConfigError when they cannot be reached."""
     place = launched()
     if place is None:
-        return Team()
+        return ProcessGroup()
     backend, rank = place
     try:
         # Strict: otherwise a rank that reaches nobody would train alone.
@@ -72,10 +72,10 @@ def team() -> Team:
             found=str(error).strip(),
             hint="check the addresses, and that the ports from --starting-port on are free",
         ) from error
-    return Team(group, backend)
+    return ProcessGroup(group, backend)
 
 
-class Team:
+class ProcessGroup:
     """rank: of this process; size: how many there are; `leads`: this one writes the files and speaks."""
 
     def __init__(self, group: Any = None, backend: str = "") -> None:
@@ -186,7 +186,7 @@ class Team:
         latents = like = self.lead_latents(state.latents)
         m, v = (self.lead_arrays(group, like) if step else {} for group in (state.adam.m, state.adam.v))
         best = self.lead_arrays(state.best or {}, like) if has_best else None
-        return RunState(latents, AdamState(m, v, step), Progress(**progress), best)
+        return RunState(latents, AdamState(m, v, step), RunNumbers(**progress), best)
 
     def lead_latents(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
         """Rank 0's f32 arrays, of whatever names and shapes they are."""

@@ -18,10 +18,10 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
-from ..codec.codes import pack_codes
 from ..codec.factor import FactorGroup, FactorPart, FactorSide
+from ..codec.pack import pack_codes
 from ..format.spec import DeltaTensor
-from .overlay import Overlay, Share, array_name
+from .trainable import QuantizationRamp, TrainableLayer, array_name
 
 # Steps of least squares for a normal column of unit rms.
 STEP = {2: 0.9957, 4: 0.3352, 8: 0.0308}
@@ -55,14 +55,20 @@ def group_bits(keys: Iterable[str]) -> list[int]:
     return sorted((int(key.removeprefix("left")) for key in keys if key.startswith("left")), reverse=True)
 
 
-class _Factors(Overlay):
+class _Factors(TrainableLayer):
     """left4 [E.., g, N] and right4 [E.., g, K] of the columns in 4 bits, left2 and right2 of those in 2 bits, and so on.
 
     scaled: also u [E.., N] and v [E.., K], trained as logarithms from 0: the delta is diag(e^(G u)) U^T V diag(e^(G v)).
     """
 
     def __init__(
-        self, base: nn.Module, shape: tuple[int, ...], groups: Groups, share: Share, key: mx.array, scaled: bool = False
+        self,
+        base: nn.Module,
+        shape: tuple[int, ...],
+        groups: Groups,
+        share: QuantizationRamp,
+        key: mx.array,
+        scaled: bool = False,
     ) -> None:
         super().__init__(base, share)
         *lead, n, k = shape
@@ -112,7 +118,7 @@ def factor_layer(
     base: nn.Module,
     shape: tuple[int, ...],
     groups: Groups,
-    share: Share,
+    share: QuantizationRamp,
     seed: int,
     scaled: bool = False,
 ) -> _Factors:

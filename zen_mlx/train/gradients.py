@@ -11,13 +11,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from ..config import MICRO_TOKENS
 from ..data.batches import pack_by_tokens
 from ..data.loss import batch_arrays, nats_at_labels
 from ..data.tokens import TokenRow
-from .overlay import array_name
-from .recompute import checkpointed
-
-MICRO_TOKENS = 1024  # padded tokens of one forward and backward
+from .gradient_checkpointing import checkpointed
+from .trainable import array_name
 
 
 def step_gradients(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import fsio
-from .events import Evaluated, Saved, StepReport
+from ..events import Evaluated, Saved, StepReport
 
 LOG = "log.jsonl"
 _NAMES = {StepReport: "step", Evaluated: "evaluation", Saved: "checkpoint"}

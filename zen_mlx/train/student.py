@@ -19,29 +19,31 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
+from ..adapter.part_operands import operands
+from ..codec.arrays import narrowed
 from ..codec.factor import FactorGroup, FactorPart, FactorSide, side_values
-from ..codec.floats import narrowed
 from ..codec.parts import Part, SignPart
 from ..config import BitDeltaConfig
-from ..delta.operands import operands
 from ..format.spec import DeltaTensor
-from ..kernels.dispatch import Part as Operand
-from ..kernels.dispatch import Sign, add_parts, dense_delta, unpack_signs
+from ..kernels.dispatch import Operand as Operand
+from ..kernels.dispatch import SignOperand, add_parts, dense_delta, unpack_signs
 from .factor import GAIN, STEP, stored_group, straight_through
-from .overlay import Overlay, Share, array_name
 from .schedule import Schedule
+from .trainable import QuantizationRamp, TrainableLayer, array_name
 
 _SCALES = ("row", "col", "block")
 _LOGS = {"left": "u", "right": "v"}
 
 
-class Student(Overlay):
+class Student(TrainableLayer):
     """The layer for the parts of one parameter, [N, K] or [E, N, K]."""
 
-    def __init__(self, base: nn.Module, shape: tuple[int, ...], parts: tuple[Part, ...], share: Share) -> None:
+    def __init__(
+        self, base: nn.Module, shape: tuple[int, ...], parts: tuple[Part, ...], share: QuantizationRamp
+    ) -> None:
         super().__init__(base, share)
         self._shape = shape
-        self._signs: dict[int, Sign] = {}
+        self._signs: dict[int, SignOperand] = {}
         self._factors: dict[str, int] = {}
         self._ratios: dict[str, mx.array] = {}
         self._fixed: list[Operand] = []
@@ -49,7 +51,7 @@ class Student(Overlay):
         for index, part in enumerate(parts):
             if isinstance(part, SignPart):
                 sign = operands(part, shape)
-                assert isinstance(sign, Sign)
+                assert isinstance(sign, SignOperand)
                 self._signs[index] = sign
                 for kind in _SCALES:
                     if (scale := getattr(sign, kind)) is not None:
@@ -66,13 +68,13 @@ class Student(Overlay):
                 self._fixed.append(operands(part, shape))
 
     def _sign_parts(self) -> list[Operand]:
-        def scaled(index: int, sign: Sign) -> Sign:
+        def scaled(index: int, sign: SignOperand) -> SignOperand:
             given = {kind: getattr(sign, kind) for kind in _SCALES}
             trained = [
                 None if scale is None else scale * mx.exp(GAIN * self[f"{kind}{index}"])
                 for kind, scale in given.items()
             ]
-            return Sign(sign.packed, *trained)
+            return SignOperand(sign.packed, *trained)
 
         return [scaled(index, sign) for index, sign in self._signs.items()] + self._fixed
 
@@ -107,10 +109,10 @@ class StudentLinear(Student):
     def __call__(self, x: mx.array) -> mx.array:
         y, parts = self._base[0](x), self._sign_parts()
         if x.dtype == mx.float32:
-            plain = [part for part in parts if isinstance(part, Sign) and part.block is None]
+            plain = [part for part in parts if isinstance(part, SignOperand) and part.block is None]
             for index, part in zip(self._unpacked(), plain, strict=True):
                 y = y + _product(x, self._plain[index], part.row, part.col)
-            parts = [part for part in parts if not (isinstance(part, Sign) and part.block is None)]
+            parts = [part for part in parts if not (isinstance(part, SignOperand) and part.block is None)]
         y = add_parts(x, parts, y) if parts else y
         for right, left in self._sides(x.dtype):
             y = y + (x @ right.T) @ left
@@ -146,7 +148,7 @@ class Distilled:
     """The road from stored tensors to better ones of the same layouts; targets that have none stay as the base has them."""
 
     reference_rate = 6e-3
-    keeps_moments = True
+    keeps_optimizer_state = True
 
     def __init__(self, tensors: Mapping[str, DeltaTensor], config: BitDeltaConfig) -> None:
         self._tensors, self._config = tensors, config
@@ -156,13 +158,13 @@ class Distilled:
         rate = self.reference_rate * self._config.learning_rate_scale
         return Schedule(steps, rate, self._config.warmup_steps, (0.0, 0.0))
 
-    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: Share) -> Overlay:
+    def layer(self, name: str, base: nn.Module, shape: tuple[int, ...], share: QuantizationRamp) -> TrainableLayer:
         """The layer that is trained in the place of `base`."""
         parts = self._tensors[name].parts if name in self._tensors else ()
         kind = StudentSwitchLinear if isinstance(base, (SwitchLinear, QuantizedSwitchLinear)) else StudentLinear
         return kind(base, shape, parts, share)
 
-    def settle(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
+    def begin_quantization(self, arrays: Mapping[str, mx.array]) -> dict[str, mx.array]:
         """The layouts are given."""
         return dict(arrays)
 

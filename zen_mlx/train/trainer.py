@@ -15,25 +15,25 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config import TrainOptions
 from ..data.batches import batch_rows
 from ..data.loss import mean_loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, DataError, StorageError, TrainingError
+from ..events import Evaluated, Noted, Saved, StepReport
 from ..memory import bounded_cache
 from . import checkpoint
-from .distributed import Team
-from .events import Evaluated, Noted, Saved, StepReport
+from .checkpoint import RunState
+from .distributed import ProcessGroup
+from .early_stopping import EarlyStop, Guard
 from .gradients import step_gradients
-from .guard import EarlyStop, Guard
+from .methods import Method, method_of
 from .optimizer import CLIP_NORM, AdamState, global_norm, update
-from .options import TrainOptions, road_of
-from .overlay import Overlay, Share, overlaid, put_arrays, trained_arrays
-from .road import Road
 from .schedule import Schedule
 from .signals import Interrupted, stop_signals
-from .state import RunState
+from .trainable import QuantizationRamp, TrainableLayer, put_arrays, trainable_layers, trained_arrays
 
-__all__ = ["Interrupted", "StepReport", "TrainOptions", "TrainResult", "check_run", "road_of", "train"]
+__all__ = ["Interrupted", "StepReport", "TrainOptions", "TrainResult", "check_run", "method_of", "train"]
 
 HELD_ROWS, HELD_TOKENS = 32, 8192  # most that one look at held-out rows computes
 
@@ -61,24 +61,24 @@ def train(
     folder: Path | None = None,
     state: RunState | None = None,
     on_event: Callable[[Any], None] | None = None,
-    road: Road | None = None,
-    team: Team | None = None,
+    method: Method | None = None,
+    team: ProcessGroup | None = None,
 ) -> TrainResult:
     """Train a delta for every target of `model` and return its arrays; the model is left as it was.
 
     With `folder`, the run is checkpointed there every `options.checkpoint_s` seconds and on SIGINT or SIGTERM (then
     `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
-    `road`, when given, is taken in place of the one that the options name. `team`: the ranks that train this together, each
+    `method`, when given, is taken in place of the one that the options name. `team`: the ranks that train this together, each
     called with the same; only rank 0 has a `folder` and a `state`.
     Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
     """
-    road = road or road_of(options, model)
-    schedule = check_run(model, rows, options, held, road)
-    team = team or Team()
-    share = Share()
+    method = method or method_of(options, model)
+    schedule = check_run(model, rows, options, held, method)
+    team = team or ProcessGroup()
+    share = QuantizationRamp()
     losses: list[float] = []
     with (
-        overlaid(model, lambda name, base, shape: road.layer(name, base, shape, share)) as layers,
+        trainable_layers(model, lambda name, base, shape: method.layer(name, base, shape, share)) as layers,
         stop_signals() as stopped,
         bounded_cache(),
     ):
@@ -86,7 +86,7 @@ def train(
             state = RunState(trained_arrays(layers))
         state = team.lead_state(state)
         start = state.step
-        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team, road)
+        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team, method)
         looks = _Looks(run, held_part(held))
         saver = _Saver(run, folder)
         while run.unfinished:
@@ -115,14 +115,14 @@ def check_run(
     rows: Sequence[TokenRow],
     options: TrainOptions,
     held: Sequence[TokenRow] = (),
-    road: Road | None = None,
+    method: Method | None = None,
 ) -> Schedule:
     """The schedule of the run that these make; DataError or ConfigError when there can be none."""
     if not rows:
         raise DataError("there are no rows to train on")
     if options.patience is not None and not held:
         raise ConfigError("early stopping needs held-out rows", field="patience", found=options.patience)
-    schedule = (road or road_of(options, model)).schedule(options.step_count(len(rows)))
+    schedule = (method or method_of(options, model)).schedule(options.step_count(len(rows)))
     penalty = options.config.delta_regularization
     if schedule.peak * penalty >= 1:
         raise ConfigError(
@@ -156,14 +156,14 @@ class _Run:
         rows: list[TokenRow],
         options: TrainOptions,
         schedule: Schedule,
-        layers: dict[str, Overlay],
-        share: Share,
+        layers: dict[str, TrainableLayer],
+        share: QuantizationRamp,
         state: RunState,
         tell: Callable[[Any], None],
-        team: Team,
-        road: Road,
+        team: ProcessGroup,
+        method: Method,
     ) -> None:
-        self._road = road
+        self._road = method
         self.model, self.options, self.schedule, self.layers, self.share = model, options, schedule, layers, share
         self.state, self.tell, self.team = state, tell, team
         self.guard = Guard(options, len(rows), state.progress)
@@ -182,8 +182,8 @@ class _Run:
         mx.random.seed(zlib.crc32(f"{options.seed}/{step}".encode()))
         self.share.value = self.schedule.quantized_share(step)
         if self.share.value and (not step or not self.schedule.quantized_share(step - 1)):
-            state.latents = self.team.lead_latents(self._road.settle(state.latents))
-            if not self._road.keeps_moments:
+            state.latents = self.team.lead_latents(self._road.begin_quantization(state.latents))
+            if not self._road.keeps_optimizer_state:
                 state.adam = AdamState(step=step)
         put_arrays(self.layers, state.latents)
         picked = batch_rows(self._rows, options.rows_of_step(len(self._rows)), options.seed, step)

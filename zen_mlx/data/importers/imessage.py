@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry
 from .tally import Tally
 from .typedstream import archived_string

@@ -18,7 +18,7 @@ from html.parser import HTMLParser
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry
 from .rows import is_text
 from .tally import Tally

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry, reading
 from .rows import is_text, json_fault
 from .tally import Tally

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry
 from .lines import row_of, undecodable
 from .rows import field_names

@@ -13,7 +13,7 @@ from ijson.common import ObjectBuilder
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry
 from .lines import JSON_FAULTS, json_events
 from .rows import is_text

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from ...errors import DataError
 from ..example import Example
-from .chat import Message, conversations
+from .conversations import Message, conversations
 from .entries import Entry
 from .lines import numbered_lines, undecodable
 from .tally import Tally

@@ -1,0 +1,1 @@
+"""A delta into the parts of a profile, under a byte budget."""

@@ -1,0 +1,82 @@
+"""Readers of a lazily loaded model: logical f32 tensors, one at a time, none kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..adapter.targets import arrays, is_quantized
+from ..codec.difference import BF16, Floats, OnDisk
+
+Reader = Callable[[str], Floats]
+
+
+def lazy_reader(
+    model: nn.Module, as_stored: bool = False, on_disk: Mapping[str, Callable[[], OnDisk]] | None = None
+) -> tuple[list[str], Reader]:
+    """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
+
+    as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy. Those in `on_disk` are
+    what it returns for them (`base.stored`), and MLX does not read them.
+
+    A tensor can be read once: nothing is kept. While MLX's is in use, it reads the next name's.
+    """
+    waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
+    names = sorted(waiting)
+    openers = on_disk or {}
+
+    following = dict(pairwise(names))
+    # What is being read; nothing more is once another order than the sorted one shows.
+    expected: set[str] = set()
+
+    def read_ahead(name: str | None) -> None:
+        if name in waiting:
+            expected.add(name)
+            if name not in openers:
+                mx.async_eval(waiting[name][0])  # type: ignore[no-untyped-call]
+
+    def read(name: str) -> Floats:
+        in_order = not expected or name in expected
+        expected.discard(name)
+        value, packing = waiting.pop(name)
+        if name not in openers:
+            value = _unpacked(value, **packing) if packing else value
+            value = value if value.ndim else value.reshape(1)
+            mx.eval(value)
+        if in_order:
+            read_ahead(following.get(name))
+        if name in openers:
+            return openers[name]()
+        return _stored(value) if as_stored else np.array(value.astype(mx.float32))
+
+    return names, read
+
+
+def _stored(value: mx.array) -> np.ndarray:
+    """MLX's own memory as an array."""
+    if value.dtype == mx.bfloat16:
+        return np.array(value.view(mx.uint16), copy=False).view(BF16)
+    return np.array(value if value.dtype in (mx.float16, mx.float32) else value.astype(mx.float32), copy=False)
+
+
+def _unpacked(value: mx.array, global_scale: mx.array | None = None, **packing: Any) -> mx.array:
+    """`mx.dequantize`, which takes one global scale: experts may have one each."""
+    if global_scale is None or not global_scale.ndim:
+        return mx.dequantize(value, global_scale=global_scale, **packing)
+    scales = packing.pop("scales")
+    experts = zip(value, scales, global_scale, strict=True)
+    return mx.stack([mx.dequantize(v, s, global_scale=g, **packing) for v, s, g in experts])
+
+
+def _packing(module: nn.Module, key: str) -> dict[str, Any]:
+    """The other arguments of `mx.dequantize` for `module[key]`, {} where it is not quantized."""
+    if key != "weight" or not is_quantized(module):
+        return {}
+    given = {each: module.get(each) for each in ("scales", "biases", "global_scale")}
+    kept = {each: value for each, value in given.items() if value is not None}
+    return {**kept, "group_size": module.group_size, "bits": module.bits, "mode": getattr(module, "mode", "affine")}

@@ -1,0 +1,1 @@
+"""Other programs' files: reading them, and profiles in their formats."""

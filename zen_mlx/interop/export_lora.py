@@ -1,0 +1,148 @@
+"""A profile -> a LoRA adapter folder of mlx-lm or PEFT.
+
+mlx-lm  adapters.safetensors: X.lora_a [K, r], X.lora_b [r, N]; one rank and one scale for all, smaller ranks padded with 0
+PEFT    adapter_model.safetensors: base_model.model.X.lora_A.weight [r, K], ..lora_B.weight [N, r]; ranks and alphas by
+        module; stacked experts one by one
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from .. import fsio
+from ..errors import TargetError
+from ..format.spec import Profile
+from .lora_pairs import LowRank, Pair, low_rank, padded, rescaled
+from .name_mapping import Parameter, parameters
+from .parse.detect import CONFIG
+
+FORMATS = ("mlx-lm", "peft")
+_TYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}
+
+
+def write_adapter(profile: Profile, model: nn.Module, folder: Path, form: str, rank: int | None) -> LowRank:
+    """Fill the empty `folder` for the base `model`, whose weights are not read. ConfigError, TargetError: what does not fit."""
+    found = low_rank(profile, rank)
+    base = parameters(model)
+    for name, pair in found.pairs.items():
+        shape = (*pair.up.shape[:-1], pair.down.shape[-1])
+        if name not in base or base[name].shape != shape or not name.endswith(".weight"):
+            expected = base[name].shape if name in base else "a parameter of the base"
+            raise TargetError("an adapter has no place for this delta", field=name, expected=expected, found=shape)
+    model_name = str(profile.base.get("model") or "")
+    if form == "peft":
+        arrays, config = _peft(found.pairs, base, model_name)
+        file = "adapter_model.safetensors"
+    else:
+        arrays, config = _mlx(found.pairs, base, model_name, len(getattr(model, "layers", [])))
+        file = "adapters.safetensors"
+    dtype = _TYPES.get(str(profile.info.get("adapter_dtype")), mx.float32)
+    mx.save_safetensors(str(folder / file), {name: _stored(array, dtype) for name, array in arrays.items()})
+    fsio.write_json(folder / CONFIG, config)
+    return found
+
+
+def _stored(array: np.ndarray, dtype: mx.Dtype) -> mx.array:
+    """In the type it was imported with, where that still holds every value; else f32."""
+    wide = mx.array(np.ascontiguousarray(array))
+    narrow = wide.astype(dtype)
+    return narrow if mx.array_equal(narrow.astype(mx.float32), wide).item() else wide
+
+
+def _mlx(
+    pairs: dict[str, Pair], base: dict[str, Parameter], model: str, layers: int
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    scale = _common_scale(pairs)
+    rank = max(pair.rank for pair in pairs.values())
+    arrays, keys = {}, set()
+    for name, given in pairs.items():
+        pair = padded(rescaled(given, scale), rank)
+        module = name.removesuffix(".weight")
+        keys.add(_key(module))
+        if pair.up.ndim == 3:
+            a, b = pair.down, pair.up
+        elif base[name].embedding:
+            a, b = pair.up, pair.down
+        else:
+            a, b = pair.down.T, pair.up.T
+        arrays[f"{module}.lora_a"], arrays[f"{module}.lora_b"] = a, b
+    table = {"rank": rank, "scale": scale, "dropout": 0.0, "keys": sorted(keys)}
+    config = {"fine_tune_type": "lora", "model": model, "num_layers": layers, "lora_parameters": table}
+    return arrays, config
+
+
+def _key(module: str) -> str:
+    """mlx-lm names a layer's modules from the layer on: what follows the layer's number."""
+    parts = module.split(".")
+    at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
+    return module if at is None else ".".join(parts[at + 1 :])
+
+
+def _peft(
+    pairs: dict[str, Pair], base: dict[str, Parameter], model: str
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays: dict[str, np.ndarray] = {}
+    modules: dict[str, Pair] = {}
+    for name, pair in pairs.items():
+        module = name.removesuffix(".weight")
+        if base[name].tied:
+            raise TargetError(
+                "in PEFT an adapter of a tied embedding would not change the head",
+                field=name,
+                expected="a base with a head of its own",
+                found="a tied embedding",
+            )
+        for path, one in _experts(module, pair):
+            modules[path] = one
+            at = f"base_model.model.{path}"
+            if base[name].embedding:
+                arrays[f"{at}.lora_embedding_A"], arrays[f"{at}.lora_embedding_B"] = one.up.T, one.down.T
+            else:
+                arrays[f"{at}.lora_A.weight"], arrays[f"{at}.lora_B.weight"] = one.down, one.up
+    rank = Counter(pair.rank for pair in modules.values()).most_common(1)[0][0]
+    # PEFT divides alpha by the rank again: the product must come back to the very scale.
+    alphas = {path: pair.scale * pair.rank for path, pair in modules.items()}
+    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": model,
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": {path: pair.rank for path, pair in modules.items() if pair.rank != rank},
+        "alpha_pattern": {path: _whole(each) for path, each in alphas.items() if each != alpha},
+        "target_modules": sorted({path.rpartition(".")[2] for path in modules}),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "use_rslora": False,
+        "use_dora": False,
+    }
+    return arrays, config
+
+
+def _experts(module: str, pair: Pair) -> list[tuple[str, Pair]]:
+    """Stacked experts as PEFT knows them: a module each."""
+    if pair.up.ndim == 2:
+        return [(module, pair)]
+    parent, _, last = module.rpartition(".")
+    parent = parent.removesuffix("switch_mlp").removesuffix("experts")
+    pairs = (Pair(pair.up[index], pair.down[index], pair.scale) for index in range(len(pair.up)))
+    return [(f"{parent}experts.{index}.{last}", one) for index, one in enumerate(pairs) if one.up.any()]
+
+
+def _common_scale(pairs: dict[str, Pair]) -> float:
+    return Counter(pair.scale for pair in pairs.values()).most_common(1)[0][0]
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if math.isfinite(value) and value == int(value) else value

@@ -1,0 +1,1 @@
+"""How a profile comes to be, one readable file each."""

@@ -1,0 +1,186 @@
+"""Claim .. measure -> save: what every way of making a profile begins and ends in, and the report of it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from .. import fsio
+from ..adapter.attach import Resident, attach, detach
+from ..data.examples import Example, data_digest
+from ..data.loss import Loss, mean_loss
+from ..data.tokens import TokenRow
+from ..encode.layer_stats import LayerStats
+from ..errors import InputError
+from ..format.read import read_header
+from ..format.spec import Profile
+from ..memory import peak_memory_bytes
+from ..paths import report_path, run_dir
+from ..profiles.store import ProfileStore
+from ..train import checkpoint
+from .samples import BeforeAfter
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Progress of a stage that is not a training step."""
+
+    name: str
+    done: int
+    total: int
+
+
+OnEvent = Callable[[Any], None]
+
+
+@contextlib.contextmanager
+def claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[Path]:
+    """The folder of the run that makes profile `name`; nobody else makes it within the block.
+
+    InputError when its name or its run is in the way. A KeyboardInterrupt that finds a run there says how it goes on.
+    """
+    store.check_free(name, replace or resume)
+    folder = run_dir(store.home, name)
+    with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being made by another process"):
+        unfinished = checkpoint.exists(folder)
+        if resume and not unfinished:
+            raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
+        if unfinished and not resume and not replace:
+            hint = "--resume goes on; --replace starts again"
+            raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
+        try:
+            yield folder
+        except KeyboardInterrupt as error:
+            if str(error) or not checkpoint.exists(folder):
+                raise
+            raise KeyboardInterrupt("interrupted; --resume goes on with what is done") from error
+
+
+@dataclass(frozen=True)
+class CreateReport:
+    """What was made. Sizes in bytes, losses in nats per supervised token.
+
+    log, plot, report: what is kept beside the profile (`profiles.records`), where it was made.
+    """
+
+    profile: str
+    path: Path
+    file_bytes: int
+    parameter_count: int
+    bits_per_weight: float
+    ratio_fp32: float
+    ratio_fp16: float
+    seconds: float
+    peak_memory_bytes: int
+    metrics: dict[str, Any]
+    losses: list[float] = field(default_factory=list)
+    layers: list[LayerStats] = field(default_factory=list)
+    log: Path | None = None
+    plot: Path | None = None
+    report: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `zen train --json` and `zen compress --json`."""
+        out = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("losses", "layers")}
+        for name in ("path", "log", "plot", "report"):
+            out[name] = None if out[name] is None else str(out[name])
+        if self.layers:
+            out["layers"] = [asdict(layer) for layer in self.layers]
+        return out
+
+
+def mean_of(model: Any, rows: list[TokenRow], stage: str, on_event: OnEvent) -> Loss:
+    """Mean loss over `rows`, told as `Stage` events."""
+    return mean_loss(model, rows, lambda done, total: on_event(Stage(stage, done, total)))
+
+
+def now() -> str:
+    """The time now as the format writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def retention(base: float, profile: float, reference: float) -> float | None:
+    """100 * (base - profile) / (base - reference): percent of the reference's gain that the profile keeps."""
+    return 100 * (base - profile) / (base - reference) if base != reference else None
+
+
+def quality_metrics(base: Loss | None, profile: Loss, reference: Loss | None) -> dict[str, float | None]:
+    """What a profile's metrics say about how it did: loss, perplexity = e^loss and agreement of each, retention.
+
+    agreement: share of the supervised held-out tokens that are the model's first choice, given the ones before them.
+    """
+    found: dict[str, float | None] = {}
+    for name, loss in (("base", base), ("profile", profile), ("reference", reference)):
+        if loss is not None:
+            found[f"{name}_loss"] = loss.nats
+            found[f"{name}_perplexity"] = math.exp(min(loss.nats, 709.0))
+            found[f"{name}_agreement"] = loss.agreement
+    if base is not None and reference is not None:
+        found["retention"] = retention(base.nats, profile.nats, reference.nats)
+    return found
+
+
+def profile_info(name: str, created: str, method: str) -> dict[str, Any]:
+    """The `profile` object of a header."""
+    tool = f"zen-mlx {installed_version('zen-mlx')}"
+    return {"name": name, "created": created, "tool": tool, "method": method, "license": "not stated"}
+
+
+def measure_and_save(
+    store: ProfileStore,
+    model: Any,
+    name: str,
+    profile: Profile,
+    held: Iterable[Example],
+    held_rows: list[TokenRow],
+    base_loss: Loss | None,
+    reference_loss: Loss | None,
+    replace: bool,
+    on_event: OnEvent,
+    began: float,
+    losses: list[float],
+    layers: list[LayerStats] | None = None,
+    answers: BeforeAfter | None = None,
+) -> CreateReport:
+    """Save `profile`, with its loss on `held_rows` beside the others' where there are any, and the report of `answers`."""
+    if held_rows:
+        if answers is not None:
+            answers.before(model, lambda done, total: on_event(Stage("answers of the base", done, total)))
+        attach(model, Resident.from_profile(profile, consume=False))
+        try:
+            loss = mean_of(model, held_rows, "held-out loss of the profile", on_event)
+            if answers is not None:
+                answers.after(model, lambda done, total: on_event(Stage("answers of the profile", done, total)))
+        finally:
+            detach(model)
+        profile.metrics |= {
+            **quality_metrics(base_loss, loss, reference_loss),
+            "held_out_rows": len(list(held)),
+            "held_out_tokens": loss.tokens,
+            "held_out_sha256": data_digest(held),
+        }
+    path = store.save(name, profile, replace)
+    header = read_header(path)
+    metrics = {"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics}
+    return CreateReport(
+        profile=name,
+        path=path,
+        file_bytes=header.file_bytes or 0,
+        parameter_count=header.target_count,
+        bits_per_weight=header.bits_per_weight or 0.0,
+        ratio_fp32=header.ratio_fp32 or 0.0,
+        ratio_fp16=header.ratio_fp16 or 0.0,
+        seconds=round(time.monotonic() - began, 3),
+        peak_memory_bytes=peak_memory_bytes(),
+        metrics=metrics,
+        losses=losses,
+        layers=layers or [],
+        report=answers.write(report_path(store.home, name), name, header.metrics) if held_rows and answers else None,
+    )
