@@ -25,7 +25,7 @@ from zen_mlx.kernels import cuda_text
 
 # isort: split
 import mlx.core as mx
-from cuda_emulator.source import INCLUDES, kernel_text, signature
+from emulators.cuda.source import INCLUDES, kernel_text, signature
 
 TARGETS = (80, 89, 90)
 CACHE = ROOT / ".cache" / "kernels"

@@ -79,7 +79,7 @@ def kernels(
         yield Kernels(module.KERNELS)
         return
     name = f"{backend}_kernel"
-    constructor = getattr(mx.fast if hardware else import_module(f"{backend}_emulator"), name)
+    constructor = getattr(mx.fast if hardware else import_module(f"emulators.{backend}"), name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, name, wrap(constructor))
         module.kernel.cache_clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `parity`, `metal_emulator`, `cuda_emulator`
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `parity`, `emulators.metal`, `emulators.cuda`
 
 from parity import backends
 from parity.table import TABLE, Table

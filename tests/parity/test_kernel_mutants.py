@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from emulators.simt import KernelError
 from parity import backends, mutants, oracle
 from parity.cases import MATMULS, MERGES
 from parity.mutants import MUTANTS, Mutant
 from parity.operands import DTYPES, operands
-from simt import KernelError
 
 from zen_mlx.kernels import dispatch
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import zen_mlx  # noqa: F401, I001  before any mlx: it brings the fast BLAS
 import mlx.core as mx
-from simt import build
+from emulators.simt import build
 
 from parity import backends
 from parity.cases import MERGES, covering, merge_cases

@@ -332,7 +332,7 @@ def test_narrow_vectors(cpu_name: str, features: str, tmp_path: Path) -> None:
         "import numpy as np, mlx.core as mx\n"
         "from zen_mlx.kernels import cpu_select\n"
         "assert cpu_select._LANES == 8\n"
-        "import test_kernels_cpu as t\n"
+        "import test_cpu as t\n"
         "for m in (1, 2, 3, 4, 7):\n"
         "    rng = np.random.default_rng(m)\n"
         "    sign = t.plane(rng, 'row+block32', 2, 9, 100)\n"

@@ -9,12 +9,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if str(Path(__file__).resolve().parents[2]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from simt import CompileError, KernelError
-
-from cuda_emulator import RewriteError, cuda_kernel
+from emulators.cuda import RewriteError, cuda_kernel
+from emulators.simt import CompileError, KernelError
 
 
 def run(source, inputs=(), shape=(1,), dtype=mx.float32, threads=32, blocks=1, header="", template=None, **options):

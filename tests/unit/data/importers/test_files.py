@@ -24,7 +24,7 @@ from zen_mlx.data.examples import (
 )
 from zen_mlx.errors import DataError
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[4] / "examples"
 
 
 def turns(row: Any, **options: Any) -> Any:

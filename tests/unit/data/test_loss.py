@@ -20,7 +20,7 @@ from zen_mlx.data.examples import load_files
 from zen_mlx.data.loss import batch_arrays, logits_at_labels, mean_loss, nats, nats_at_labels
 from zen_mlx.data.tokens import TokenRow, tokenize
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
 def tied(folder: Path, to: Path) -> Path:

@@ -12,7 +12,7 @@ from zen_mlx import errors
 from zen_mlx.cli import _errors
 from zen_mlx.cli.main import main
 
-ROWS = Path(__file__).parents[2] / "examples" / "cynic.valid.jsonl"
+ROWS = Path(__file__).parents[3] / "examples" / "cynic.valid.jsonl"
 
 
 def _subclasses(kind: type[errors.ZenError]) -> list[type[errors.ZenError]]:

@@ -16,9 +16,9 @@ import pytest
 from zen_mlx.kernels import cuda, cuda_text, reference
 from zen_mlx.kernels.operands import SignOperand
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("cuda_emulator") is not None
+EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("emulators.cuda") is not None
 needs_emulator = pytest.mark.skipif(not EMULATED, reason="the CUDA emulator needs g++")
 
 
@@ -74,7 +74,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
-    found = Recorder(importlib.import_module("cuda_emulator").cuda_kernel)
+    found = Recorder(importlib.import_module("emulators.cuda").cuda_kernel)
     monkeypatch.setattr(cuda, "cuda_kernel", found)
     cuda.kernel.cache_clear()
     yield found

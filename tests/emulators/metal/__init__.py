@@ -7,10 +7,10 @@ outputs = kernel(inputs=..., output_shapes=..., output_dtypes=..., grid=..., thr
 import sys
 from pathlib import Path
 
-if str(Path(__file__).resolve().parent.parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for `simt`, beside this package
+if str(Path(__file__).resolve().parents[2]) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `emulators.simt`
 
-from simt import CompileError, KernelError
+from emulators.simt import CompileError, KernelError
 
 from .kernel import generated, metal_kernel
 from .rewrite import RewriteError

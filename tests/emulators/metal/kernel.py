@@ -14,7 +14,8 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from simt import CompileError, KernelError, Library, compile_kernel
+
+from emulators.simt import CompileError, KernelError, Library, compile_kernel
 
 from .rewrite import Kernel, RewriteError, rewrite
 

@@ -1,7 +1,7 @@
 """A kernel's text -> a loaded library: rewritten, compiled by g++ with calls at every load and store, linked with the runtime.
 
-`simt.build` finds the compiler, keeps what was built and loads it; here are only the flags. The thread sanitizer's pass puts
-the calls in and runtime/memory.h answers them; neither sanitizer's own library is used.
+`emulators.simt.build` finds the compiler, keeps what was built and loads it; here are only the flags. The thread
+sanitizer's pass puts the calls in and runtime/memory.h answers them; neither sanitizer's own library is used.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.insert(0, str(HERE.parent))
+if str(HERE.parents[1]) not in sys.path:
+    sys.path.insert(0, str(HERE.parents[1]))
 
-from simt import build as simt_build
+from emulators.simt import build as simt_build
 
 from .rewrite import INCLUDE, rewrite
 

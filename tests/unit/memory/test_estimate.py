@@ -24,7 +24,7 @@ from zen_mlx.memory.limits import _granted
 from zen_mlx.train.memory_estimate import estimate_run, fit_options, model_shape
 from zen_mlx.train.trainer import train
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "memory.py"
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "memory.py"
 FAST = BitDeltaConfig(learning_rate_scale=1.0)
 
 

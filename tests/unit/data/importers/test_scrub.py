@@ -127,7 +127,7 @@ def test_contacts_stay_when_they_are_wanted() -> None:
 def test_the_published_examples_have_only_their_addresses_scrubbed() -> None:
     """1,868 rows of a dictionary: nothing but three e-mail addresses looks like a secret."""
     for name, expected in (("cynic", {}), ("hacker", {"e-mail address": 3})):
-        path = Path(__file__).parents[2] / "examples" / f"{name}.train.jsonl"
+        path = Path(__file__).parents[4] / "examples" / f"{name}.train.jsonl"
         examples, report = import_examples(path)
         assert report.scrubbed == expected
         assert len(examples) + report.duplicates.count == len(load_examples(path))

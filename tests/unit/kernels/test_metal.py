@@ -16,9 +16,9 @@ import pytest
 from zen_mlx.kernels import metal, reference
 from zen_mlx.kernels.operands import SignOperand
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `metal_emulator`
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for `emulators.metal`
 
-EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("metal_emulator") is not None
+EMULATED = bool(shutil.which("g++")) and importlib.util.find_spec("emulators.metal") is not None
 needs_emulator = pytest.mark.skipif(not EMULATED, reason="the Metal emulator needs g++")
 
 
@@ -71,7 +71,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
 
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import metal_emulator
+    from emulators import metal as metal_emulator
 
     monkeypatch.setattr(metal, "metal_kernel", metal_emulator.metal_kernel)
     metal.kernel.cache_clear()

@@ -32,7 +32,7 @@ class KernelError(Exception):
 
 def cache_folder() -> Path:
     """`kernels/` in the tests' cache; made when absent."""
-    root = Path(os.environ.get("ZEN_TEST_CACHE") or HERE.parent.parent / ".cache").absolute()
+    root = Path(os.environ.get("ZEN_TEST_CACHE") or HERE.parents[2] / ".cache").absolute()
     (root / "kernels").mkdir(parents=True, exist_ok=True)
     return root / "kernels"
 

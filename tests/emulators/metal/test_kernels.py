@@ -12,7 +12,7 @@ import pytest
 if not shutil.which("g++"):
     pytest.skip("the emulator needs g++", allow_module_level=True)
 
-from metal_emulator import metal_kernel
+from emulators.metal import metal_kernel
 
 I = "uint i = thread_position_in_grid.x;\n"  # noqa: E741
 

@@ -11,7 +11,7 @@ import pytest
 if not shutil.which("g++"):
     pytest.skip("the emulator needs g++", allow_module_level=True)
 
-from metal_emulator import CompileError, KernelError, RewriteError, metal_kernel
+from emulators.metal import CompileError, KernelError, RewriteError, metal_kernel
 
 
 def run(

@@ -1,0 +1,1 @@
+"""GPU kernels run lane by lane on a CPU: `metal` and `cuda`, both on the fibers of `emulators.simt`."""
