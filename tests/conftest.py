@@ -24,6 +24,34 @@ if str(REPOSITORY / "tests") not in sys.path:
     sys.path.insert(0, str(REPOSITORY / "tests"))  # for the emulators: pytest's importlib mode adds nothing
 
 
+# Files whose tests want a machine to themselves: ports, signals to process groups, terminals, times, memory.
+ALONE = {
+    "test_chat.py",
+    "test_cli_light.py",
+    "test_cli_run.py",
+    "test_compress.py",
+    "test_cpu.py",
+    "test_distributed.py",
+    "test_estimate.py",
+    "test_fsio.py",
+    "test_pull_embedded.py",
+    "test_train_kill.py",
+    "test_train_launched.py",
+}
+# Folders whose files have costly fixtures of their own: a file stays on one worker.
+WHOLE = {"e2e", "fault", "parity", "emulators"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests `pytest -n` must keep on one worker; without workers nothing changes."""
+    for item in items:
+        if item.path.name in ALONE:
+            item.add_marker(pytest.mark.xdist_group("alone"))
+        elif WHOLE & set(item.path.relative_to(REPOSITORY).parts):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path_factory.mktemp("home")

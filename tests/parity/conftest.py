@@ -21,7 +21,8 @@ from parity.table import TABLE, Table
 def _compiling(request: pytest.FixtureRequest) -> Iterator[None]:
     """Many emulated kernels and a second core: they compile from the other end at the same time."""
     emulated = [item for item in request.session.items if item.name.startswith(("test_case[metal", "test_case[cuda"))]
-    if len(emulated) <= 20 or (os.cpu_count() or 1) == 1:
+    worker = "PYTEST_XDIST_WORKER" in os.environ  # the other core has tests of its own
+    if len(emulated) <= 20 or (os.cpu_count() or 1) == 1 or worker:
         yield
         return
     script = Path(__file__).resolve().parent / "warm.py"
@@ -55,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     table = config.stash[TABLE]
-    if table.passed:
+    if table.passed and config.get_verbosity() >= 0:
         terminalreporter.section("parity: cases that passed, f32/f16/bf16")
         for line in table.lines():
             terminalreporter.write_line(line)

@@ -23,6 +23,7 @@ from zen_mlx.events import Evaluated, Noted, Saved, StepReport
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.paths import log_path, plot_path, report_path, run_dir
 from zen_mlx.recipes import train as create
+from zen_mlx.train import trainer
 from zen_mlx.train.checkpoint import RunNumbers, RunState
 from zen_mlx.train.early_stopping import WINDOW, EarlyStop, Guard
 from zen_mlx.train.log import RunLog, read
@@ -115,18 +116,28 @@ def test_early_stopping_counts_and_goes_on_counting() -> None:
     assert not EarlyStop(None, progress).done
 
 
+def worse_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early stopping sees every held-out loss after `step` as a worse one: which steps are trained hangs on no BLAS."""
+
+    class Worse(EarlyStop):
+        def seen(self, at: int, loss: float) -> bool:
+            return super().seen(at, loss + 1000 * max(0, at - step))
+
+    monkeypatch.setattr(trainer, "EarlyStop", Worse)
+
+
 @pytest.mark.parametrize(("config", "first"), [(FAST, 31), (replace(FAST, straight_through=False), 1)])
 def test_the_best_state_is_kept_and_none_from_before_lambda_is_1(
-    model: Any, config: BitDeltaConfig, first: int
+    model: Any, config: BitDeltaConfig, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Held-out rows that the training rows say nothing about: more steps make them worse."""
+    worse_after(first + 2, monkeypatch)
     events: list[Any] = []
     options = TrainOptions(steps=40, batch_size=4, config=config, eval_every=1, patience=3)
     result = train(model, rows_of(4, 2), options, held=rows_of(4, 3), on_event=events.append)
     looks = [event for event in events if isinstance(event, Evaluated)]
     assert [look.counts for look in looks] == [look.step >= first for look in looks]
     counted = [look for look in looks if look.counts]
-    best = min(counted, key=lambda look: look.loss)
+    best = min(counted[:3], key=lambda look: look.loss)
     assert result.step == best.step
     assert [look.step for look in counted if look.best][-1] == best.step
     assert len(result.losses) == best.step + 3 < 40
@@ -150,6 +161,7 @@ def test_an_early_stopped_run_resumed_ends_in_the_same_bytes(
     manager: ZenPersonalizationManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(create, "now", lambda: "2026-01-01T00:00:00Z")
+    worse_after(33, monkeypatch)
     options: dict[str, Any] = {"steps": 40, "batch_size": 6, "valid": OTHERS, "eval_every": 1, "patience": 3}
     report = manager.create_profile("p", TEXTS, **options)
     whole, steps = report.path.read_bytes(), len(report.losses)
