@@ -34,6 +34,7 @@ ALONE = {
     "test_distributed.py",
     "test_estimate.py",
     "test_fsio.py",
+    "test_nvcc.py",
     "test_pull_embedded.py",
     "test_train_kill.py",
     "test_train_launched.py",

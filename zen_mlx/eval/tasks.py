@@ -197,7 +197,7 @@ def _quiet() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # an error is raised too, and said once, by us
         try:
             yield
         finally:
