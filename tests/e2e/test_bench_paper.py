@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from zen_mlx.bench import encoding as bench_encode
-from zen_mlx.bench import paper_rate
+from zen_mlx.bench import paper_quality, paper_rate
 from zen_mlx.bench.paper_quality import DOMAINS
 from zen_mlx.bench.paper_rate import total_error, with_curves
 from zen_mlx.bench.synthetic import QWEN3_4B
@@ -38,7 +38,11 @@ def fine_tune(with_embedded_base: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_paper_as_json(fine_tune: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_paper_as_json(
+    fine_tune: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (paper_quality, paper_rate):
+        monkeypatch.setattr(module, "_QUICK_ROWS", 1)  # every row's perplexity falls by a sixth or more
     plots = tmp_path / "plots"
     args = ["bench", "paper", "--quick", "--finetune", str(fine_tune), "--plot", str(plots), "--json"]
     assert main(args) == 0
@@ -72,6 +76,7 @@ def test_paper_as_json(fine_tune: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_encode_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bench_encode, "QWEN3_4B", TINY)
+    monkeypatch.setattr(bench_encode, "_POOL", (1 << 16) + 345)
     assert main(["bench", "encode", "--layers", "2", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     found = document["tables"]["encode"]

@@ -8,6 +8,7 @@ import pytest
 
 from zen_mlx.adapter.attach import target_count, targets
 from zen_mlx.base.load import load_model
+from zen_mlx.bench import switch
 from zen_mlx.bench.switch import measure_switch
 from zen_mlx.bench.synthetic import QWEN3_4B, quantized_qwen3, random_profile
 from zen_mlx.format.read import read
@@ -22,6 +23,12 @@ SMALL = {
     "vocab_size": 320,
 }
 SMALL |= {"num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+@pytest.fixture
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are loaded in this process: the command's own test starts new ones."""
+    monkeypatch.setattr(switch, "in_new_process", lambda work, *args: work(*args))
 
 
 def test_the_random_model_is_the_4b_model_in_small():
@@ -48,6 +55,7 @@ def test_random_profile_round_trips(tmp_path, scale):
     assert set(profile.tensors) == set(targets(model))
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_unmerged_on_a_4bit_model():
     result = measure_switch(lambda: quantized_qwen3(SMALL), "unmerged", repeats=3)
     assert result["targets"] == 14
@@ -56,6 +64,7 @@ def test_unmerged_on_a_4bit_model():
     assert result["load_s"] > 0 < result["plain_read_s"]
 
 
+@pytest.mark.usefixtures("_one_process")
 def test_merged_on_a_dense_model(tiny_model):
     result = measure_switch(lambda: load_model(tiny_model), "merged", repeats=3)
     assert result["merged_bytes"] > 0 < result["token_s"]
