@@ -3,6 +3,7 @@
 A process prints JSON and waits for a line: `pause`. `Member` is its end here.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -51,7 +52,7 @@ class Member:
                 if "own_loss" not in self.reports[-1]:
                     return True
         if self.process.wait():
-            raise SystemExit(f"{self.process.args} ended with {self.process.returncode}")
+            raise SystemExit(f"{self.process.args!r} ended with {self.process.returncode}")
         return False
 
     @property
@@ -73,3 +74,7 @@ def in_turn(members: list[Member]) -> None:
     """One step of each, until all are done."""
     while members:
         members = [member for member in members if member.go_on()]
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()

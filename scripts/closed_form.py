@@ -112,4 +112,5 @@ def main() -> None:
     print(f"| full fine-tune | | | {report['reference']['loss']:.4f} | 100 |")
 
 
-main()
+if __name__ == "__main__":
+    main()

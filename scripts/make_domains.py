@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """examples/{code,talk}.{train,valid}.jsonl and code.licenses.txt from named packages of PyPI, the same on every machine.
 
-    python scripts/make_domains.py [--check]
-
 code: functions of libraries written before there were models that write code, asked for by their signature and docstring.
 talk: runs of speeches between two characters of Shakespeare's plays. Whole modules and whole plays are held out.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import json
@@ -50,6 +49,9 @@ Row = list[dict[str, str]]
 
 def main() -> None:
     """Write the files; with --check, fail where one would change."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where a file would change")
+    check = parser.parse_args().check
     with tempfile.TemporaryDirectory() as folder:
         rows_of, licenses = _code(Path(folder))
         rows_of |= _talk(Path(folder))
@@ -59,7 +61,7 @@ def main() -> None:
     changed = []
     for name, text in made.items():
         file = EXAMPLES / name
-        if "--check" in sys.argv[1:]:
+        if check:
             changed += [name] if not file.is_file() or file.read_text("utf-8") != text else []
         else:
             file.write_text(text, "utf-8")

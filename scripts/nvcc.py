@@ -5,6 +5,7 @@ MLX compiles the same text with NVRTC on the user's machine. Results lie in `.ca
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import re
@@ -134,3 +135,7 @@ def sass(binary: Path, home: Path, target: int) -> dict[str, list[str]]:
         elif found and re.match(r"\s+/\*[0-9a-f]{4,6}\*/\s+\S", line):
             found[list(found)[-1]].append(line)
     return found
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()

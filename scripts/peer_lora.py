@@ -111,7 +111,9 @@ def theirs(job: dict[str, Any]) -> None:
         trainer.train(model, optimizer, data, None, settings, training_callback=Steps(), **extra)
     held = tokenize(load_files([Path(job["valid"])]), tokenizer, 2048)
     report({"own_loss": mean_loss(model, held).nats})
-    adapter = {name: array.astype(mx.float16) for name, array in mx.load(settings.adapter_file).items()}
+    arrays = mx.load(settings.adapter_file)
+    assert isinstance(arrays, dict)
+    adapter = {name: array.astype(mx.float16) for name, array in arrays.items()}
     mx.eval(adapter)
     mx.save_safetensors(settings.adapter_file, adapter)
     config = {"fine_tune_type": "lora", "num_layers": -1, "lora_parameters": shape}

@@ -19,7 +19,7 @@ from nvcc import compiled, sass, toolkit, unit
 # isort: split
 import mlx.core as mx
 
-from zen_mlx.kernels.cuda import CudaForm
+from zen_mlx.kernels.cuda_text import CudaForm
 
 WEIGHTS_A_PASS = 8 * 2 * 32
 DECODE = CudaForm("matvec", row=True, base=True, x=mx.bfloat16, y=mx.bfloat16)

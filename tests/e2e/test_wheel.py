@@ -43,6 +43,10 @@ def test_every_kernel_file_is_in_the_wheel(installed: Path) -> None:
         assert copy.read_bytes() == path.read_bytes()
 
 
+def test_the_wheel_says_that_it_is_typed(installed: Path) -> None:
+    assert (installed / "zen_mlx" / "py.typed").is_file()
+
+
 def test_the_installed_package_computes(installed: Path, tmp_path: Path) -> None:
     """One small case of every kernel, and the merges."""
     sys.path.insert(0, str(REPOSITORY / "tests"))
