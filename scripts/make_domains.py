@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """examples/{code,talk}.{train,valid}.jsonl and code.licenses.txt from named packages of PyPI, the same on every machine.
 
 code: functions of libraries written before there were models that write code, asked for by their signature and docstring.

@@ -1,1 +1,1 @@
-"""Deltas on a model: fit them to a fine-tune (`encode`), compute with them (`layers`), swap them (`attach`)."""
+"""A delta on a model: what may carry one (`targets`), the layers that compute with it, how it is switched (`attach`)."""

@@ -1,4 +1,4 @@
-"""Put a profile on a model, change it, take it off: model(x) becomes f(W + delta)(x), and f(W)(x) again, bit for bit.
+"""Attach a profile to a model, switch it, detach it: f(W)(x) becomes f(W + delta)(x), and f(W)(x) again, bit for bit.
 
 Two modes, one meaning. *Unmerged*: each target layer computes base + parts, and switching only points the layers at
 other arrays; so does a packed head or router. *Merged*: each target gets a new array W + delta. Other parameters (norms,

@@ -1,4 +1,4 @@
-"""A conversation: messages, settings, and a prompt cache that each turn goes on from.
+"""A conversation: messages, settings, and a prompt cache (KV cache) that each turn goes on from.
 
 The tokens of the whole conversation are rendered anew for each answer; what the cache already holds of them is kept, the
 rest is fed. Another profile means another cache and the same conversation. Oldest exchanges leave when the context is full.

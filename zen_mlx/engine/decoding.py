@@ -1,4 +1,4 @@
-"""token[t+1] ~ softmax(logits(token[0..t]) / temperature), limited to the nucleus of mass top_p; argmax at temperature 0.
+"""Sampling of tokens: token[t+1] ~ softmax(logits / temperature), cut to the nucleus of mass top_p; argmax at temperature 0.
 
 On mlx-lm's `generate_step`. Its `stream_generate` is not used: it raises the wired memory limit and prints. Knows
 nothing about profiles: the model that comes in has its delta attached.

@@ -1,1 +1,1 @@
-"""The Hugging Face hub: addresses, downloads that resume, errors with a way out; the only door to huggingface_hub."""
+"""The Hugging Face hub: addresses, downloads that resume and are checked, errors with a way out."""

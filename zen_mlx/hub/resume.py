@@ -1,4 +1,4 @@
-"""A file over the network, piece by piece: what arrived stays, and the next try asks for the rest only."""
+"""Resumed downloads: a file over the network, piece by piece; what arrived stays, and the next try asks for the rest only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The equation of `reference` on NVIDIA GPUs: `cuda_kernels/` bound through `mx.fast.cuda_kernel`.
+"""CUDA kernels: the equation of `reference` on NVIDIA GPUs, `cuda_kernels/` bound through `mx.fast.cuda_kernel`.
 
 `cuda_text` writes the kernels; here they are launched: grids, operands, and the terms that x is split into where tensor
 cores would round it.

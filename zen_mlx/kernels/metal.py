@@ -1,4 +1,4 @@
-"""The equation of `reference` on Apple GPUs: `metal_kernels/` bound through `mx.fast.metal_kernel`.
+"""Metal kernels: the equation of `reference` on Apple GPUs, `metal_kernels/` bound through `mx.fast.metal_kernel`.
 
 A kernel file holds a template function; what is written here is the body that MLX wraps: it finds the projection a
 threadgroup works on and calls the function with that projection's arrays. An absent operand is no input at all, but an

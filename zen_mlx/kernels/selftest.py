@@ -1,4 +1,4 @@
-"""launch == reference on a small case, once per process and per variant of a kernel, before its first use.
+"""Self-test: launch == reference on a small case, once per process and variant of a kernel, before its first use.
 
 A variant is what a kernel is compiled for: dtypes of x and y, which scales are there, slots or none, how many
 projections, and about how many rows there are of x and of the signs, for tiles follow from that. So nothing that has not

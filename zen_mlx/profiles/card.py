@@ -1,4 +1,4 @@
-"""A profile's facts -> the README.md of its hub repository: what it is for, what it weighs, how it did, how to use it.
+"""Model card: a profile's facts -> the README.md of its hub repository: purpose, size, measurements, how to use it.
 
 Everything comes from the file's header; numbers and names only, no text of what it was trained on. Each profile has a
 section between two marks, so a repository may hold several, and what its owner writes around them stays.

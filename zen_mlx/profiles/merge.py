@@ -1,4 +1,4 @@
-"""delta = sum_i weight_i * delta_i, exactly or brought back to one sign plane."""
+"""Merge profiles: delta = sum_i weight_i * delta_i, exactly or brought back to one sign plane."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From data to a delta: straight-through sign training."""
+"""From data to a delta: signs and factors under the straight-through estimator."""

@@ -1,4 +1,4 @@
-"""Secrets and contacts -> neutral placeholders, with counts by kind and never a value.
+"""Scrub secrets and contacts: neutral placeholders take their place, with counts by kind and never a value.
 
 Keys and tokens by the prefixes their makers gave them so that they can be found; passwords and account numbers by the
 word before them; cards by their check digit, IBANs by country, length and remainder; phone numbers by `phonenumbers`.
