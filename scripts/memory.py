@@ -4,7 +4,7 @@
     python scripts/memory.py --model 0.6b       random weights in the shape of a 0.6B Qwen3 (2.4 GB in f32)
     python scripts/memory.py --model small      random weights, seconds
 
-A row: road, gradient checkpoints, rows x tokens of a micro-batch; estimate and mx.get_peak_memory() of two steps in MB, their
+A row: method, gradient checkpoints, rows x tokens of a micro-batch; estimate and mx.get_peak_memory() of two steps in MB, their
 ratio, and the process's largest resident set.
 """
 
@@ -111,7 +111,7 @@ def main() -> None:
         return
     if not args.json:
         print(
-            "| road | checkpoints | micro-batch | estimated MB | measured MB | ratio | resident MB |\n|" + " --- |" * 7
+            "| method | checkpoints | micro-batch | estimated MB | measured MB | ratio | resident MB |\n|" + " --- |" * 7
         )
     found = []
     for method in ("factor", "sign"):

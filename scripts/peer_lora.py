@@ -1,8 +1,8 @@
 """mlx-lm's LoRA and `zen train` side by side: the same base, rows, tokens and steps, files of the same size.
 
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --steps 3
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33 --rates 3e-5,1e-4,3e-4 --steps 12 --one-by-one --grad-checkpoint
-    .venv/bin/python scripts/peer_lora.py --roads factor:0.33,factor:0.05,sign --steps 96 --one-by-one --grad-checkpoint \
+    .venv/bin/python scripts/peer_lora.py --methods factor:0.33 --steps 3
+    .venv/bin/python scripts/peer_lora.py --methods factor:0.33 --rates 3e-5,1e-4,3e-4 --steps 12 --one-by-one --grad-checkpoint
+    .venv/bin/python scripts/peer_lora.py --methods factor:0.33,factor:0.05,sign --steps 96 --one-by-one --grad-checkpoint \
         --reference-loss 3.7134
 
 Ours is `create_profile`. Theirs is mlx-lm's own trainer on every linear layer: its step, its loss with the prompt
@@ -131,8 +131,8 @@ def main(wanted: argparse.Namespace) -> None:
         for name in ("model", "steps", "rows", "length", "own_batches", "accumulate", "grad_checkpoint")
     }
     common |= {"data": str(wanted.data), "valid": str(wanted.valid)}
-    for road in wanted.roads.split(","):
-        method, _, bits = road.partition(":")
+    for asked in wanted.methods.split(","):
+        method, _, bits = asked.partition(":")
         with tempfile.TemporaryDirectory() as place:
             manager = ZenPersonalizationManager(wanted.model, home=place)
             shapes = list(targets(manager.model).values())
@@ -152,7 +152,7 @@ def main(wanted: argparse.Namespace) -> None:
                 manager.import_profile(folder, folder.name)
             base, *results = (result["loss"] for result in evaluate(manager, wanted.valid, list(members))["results"])
             for (name, member), loss in zip(members.items(), results, strict=True):
-                title, file = f"zen train, {road}", manager.store.path(name)
+                title, file = f"zen train, {asked}", manager.store.path(name)
                 if name != "ours":
                     title, file = f"mlx-lm, rank {rank}, rate {name[5:]}", Path(place) / name / "adapters.safetensors"
                 kept = f"{100 * (base - loss) / (base - wanted.reference_loss):.1f}" if wanted.reference_loss else ""
@@ -175,7 +175,7 @@ if __name__ == "__main__":
         parser.add_argument("--model", default="smollm2-135m")
         parser.add_argument("--data", type=Path, default=EXAMPLES / "cynic.train.jsonl")
         parser.add_argument("--valid", type=Path, default=EXAMPLES / "cynic.valid.jsonl")
-        parser.add_argument("--roads", default="factor:0.33", help="factor:BITS or sign, several with commas")
+        parser.add_argument("--methods", default="factor:0.33", help="factor:BITS or sign, several with commas")
         parser.add_argument("--steps", type=int, default=3)
         parser.add_argument("--rows", type=int, default=16, help="rows of a step")
         parser.add_argument("--length", type=int, default=1024, help="most tokens of a row")
