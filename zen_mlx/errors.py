@@ -39,8 +39,8 @@ class ZenError(Exception):
         *,
         path: str | os.PathLike[str] | None = None,
         field: str | None = None,
-        expected: Any = None,
-        found: Any = None,
+        expected: object = None,
+        found: object = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message)

@@ -22,6 +22,8 @@ from typing import Any
 
 from .errors import InputError, StorageError
 
+Json = dict[str, Any]  # a JSON object
+
 PRIVATE_DIR_MODE = 0o700
 PRIVATE_FILE_MODE = 0o600
 
@@ -76,7 +78,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o644)
         temporary.write_bytes(data)
 
 
-def write_json(path: str | os.PathLike[str], value: Any, *, mode: int = 0o644) -> None:
+def write_json(path: str | os.PathLike[str], value: object, *, mode: int = 0o644) -> None:
     """Publish `value` as indented JSON at `path`."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(), mode=mode)

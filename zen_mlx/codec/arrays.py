@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-DTYPES: dict[str, np.dtype[Any]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[np.generic]] = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4")}
 F16_LARGEST = 65504.0
 F16_SMALLEST = 2.0**-17
 """Under this a float16 keeps fewer than 8 significant bits."""

@@ -10,9 +10,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ModelFormatError
 from .arrays import over_rows
@@ -31,7 +32,7 @@ class _Handle:
 class OnDisk:
     """`shape` numbers of `dtype` from byte `offset` of `file` on, C order. The file is open as long as this or a view is."""
 
-    def __init__(self, file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, file: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
         self._path, self._offset = file, offset
         self._handle = _Handle(os.open(file, os.O_RDONLY))
         self.shape, self.dtype = shape, dtype
@@ -58,7 +59,7 @@ class OnDisk:
         _read_into(self._handle.number, memory, self._offset + start * self._row_bytes, self._path)
         return np.frombuffer(memory, self.dtype).reshape(stop - start, *self.shape[1:])
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         out = np.empty(self.shape, self.dtype)
         self.reshape(-1).read(slice(None), lambda _: out.reshape(-1).view(np.uint8).data)
         return out if dtype is None else out.astype(dtype)
@@ -116,19 +117,23 @@ class Difference:
         self.ndim = len(self.shape)
         self.size = math.prod(self.shape)
 
-    def reshape(self, *shape: Any) -> Difference:
+    def reshape(self, *shape: int) -> Difference:
         """The same difference in another shape."""
         tuned, base = self._pair
         return Difference(tuned.reshape(*shape), base.reshape(*shape))
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Difference: ...
+    @overload
+    def __getitem__(self, index: slice) -> np.ndarray: ...
+    def __getitem__(self, index: int | slice) -> Difference | np.ndarray:
         if not isinstance(index, slice):
             return Difference(*(array[index] for array in self._pair))
         tuned, base = (_rows(array, index, at) for at, array in enumerate(self._pair))
         out = _float32(tuned)
         return np.subtract(out, _float32(base), out=out if out is not tuned else None)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         out = np.empty(self.shape, np.float32 if dtype is None else dtype)
         columns = self.shape[-1] if self.shape else 1
         flat, rows_of = out.reshape(-1, columns), self.reshape(-1, columns)

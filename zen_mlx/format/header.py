@@ -7,10 +7,12 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..errors import FormatError, UnsupportedFormat
+from ..fsio import Json
 from .layout import check_fits, check_layout, object_bytes, segments
 from .spec import (
     HEADER_FIELDS,
@@ -43,10 +45,10 @@ class _DuplicateKey(ValueError):
 def parse_header(fd: int, size: int, path: Path) -> tuple[Header, str, int]:
     """(header, payload digest, payload start) of a version 2 file of `size` bytes. The payload's length is checked."""
 
-    def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
+    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
         raise FormatError(message, path=path, field=field, expected=expected, found=found)
 
-    def unsupported(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
+    def unsupported(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
         raise UnsupportedFormat(message, path=path, field=field, expected=expected, found=found)
 
     text, digest, start = _read_text(fd, size, fail)
@@ -108,7 +110,7 @@ def _read_text(fd: int, size: int, fail: Fail) -> tuple[str, str, int]:
         fail("the header is not UTF-8", field="header", expected="UTF-8", found=f"a bad byte at {error.start}")
 
 
-def _parse(text: str, fail: Fail) -> dict[str, Any]:
+def _parse(text: str, fail: Fail) -> Json:
     """The header as an object; its text must be the canonical one."""
     # What parsing would take, estimated before it does: the text, its strings and a piece of it again; 72 bytes a
     # container, 36 a number.
@@ -136,7 +138,7 @@ def _parse(text: str, fail: Fail) -> dict[str, Any]:
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, object]]) -> Json:
     out = dict(pairs)
     if len(out) != len(pairs):
         seen: set[str] = set()
@@ -151,7 +153,7 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _is_canonical(value: dict[str, Any], text: str) -> bool:
+def _is_canonical(value: Json, text: str) -> bool:
     """text == canonical(value), compared a slice at a time so that no second header is in memory."""
     at = 0
     for piece in _canonical_pieces(value):
@@ -161,7 +163,7 @@ def _is_canonical(value: dict[str, Any], text: str) -> bool:
     return at == len(text)
 
 
-def _canonical_pieces(value: dict[str, Any]) -> Any:
+def _canonical_pieces(value: Json) -> Iterator[str]:
     before = "{"
     for key in sorted(value):
         yield f"{before}{canonical(key)}:"
@@ -176,7 +178,7 @@ def _canonical_pieces(value: dict[str, Any]) -> Any:
     yield "}" if value else "{}"
 
 
-def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fail) -> dict[str, TensorInfo]:
+def _tensors(value: Json, available: int, fail: Fail, unsupported: Fail) -> dict[str, TensorInfo]:
     layouts, strings, entries = value["layouts"], value["strings"], value["tensors"]
     for field, table in (("layouts", layouts), ("strings", strings), ("tensors", entries)):
         if not isinstance(table, list):
@@ -235,7 +237,7 @@ def _tensors(value: dict[str, Any], available: int, fail: Fail, unsupported: Fai
     return out
 
 
-def _check_strings(strings: list[Any], fail: Fail) -> None:
+def _check_strings(strings: list[object], fail: Fail) -> None:
     last: bytes | None = None
     for index, text in enumerate(strings):
         if not isinstance(text, str):
@@ -255,11 +257,11 @@ def _check_strings(strings: list[Any], fail: Fail) -> None:
 
 
 def _check_entry(
-    entry: Any,
+    entry: object,
     where: str,
     strings: list[str],
     used: bytearray,
-    layouts: list[tuple[dict[str, Any], ...]],
+    layouts: list[tuple[Json, ...]],
     fail: Fail,
 ) -> tuple[str, int, int | None]:
     """(name, layout index, R or None) of a row `[i, j, shape, layout]` or `[i, j, shape, layout, R]` of the tensor table."""

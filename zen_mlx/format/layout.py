@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from ..codec.pack import words
 from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart
 from ..codec.scales import SCALES, scale_shapes
 from ..config import BLOCK_SIZES
+from ..fsio import Json
 from .spec import Fail, align, show
 
 SEGMENT_ALIGN = 4
@@ -41,16 +41,16 @@ class Segment:
     role: str
     rule: str
     limit: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     shape: tuple[int, ...]
     offset: int
     nbytes: int
 
 
-_Array = tuple[str, str, int, np.dtype[Any], tuple[int, ...]]
+_Array = tuple[str, str, int, np.dtype[np.generic], tuple[int, ...]]
 
 
-def segments(layout: Sequence[dict[str, Any]], shape: tuple[int, ...], rows: int | None) -> Iterator[Segment]:
+def segments(layout: Sequence[Json], shape: tuple[int, ...], rows: int | None) -> Iterator[Segment]:
     """The arrays of a tensor in file order, by exact integer arithmetic; nothing is allocated. rows: R, if there is one."""
     offset = 0
     for index, entry in enumerate(layout):
@@ -61,7 +61,7 @@ def segments(layout: Sequence[dict[str, Any]], shape: tuple[int, ...], rows: int
             offset += nbytes
 
 
-def _arrays(entry: dict[str, Any], shape: tuple[int, ...], rows: int) -> Iterator[_Array]:
+def _arrays(entry: Json, shape: tuple[int, ...], rows: int) -> Iterator[_Array]:
     dtype = DTYPES[entry["dtype"]]
     if entry["kind"] == "dense":
         yield "dense", "values", 0, dtype, shape
@@ -95,9 +95,9 @@ def _has_scales(bits: int) -> bool:
     return bits in (1, 16, 32)
 
 
-def layout_of(part: Part) -> dict[str, Any]:
+def layout_of(part: Part) -> Json:
     """The header's description of `part`."""
-    entry: dict[str, Any] = {"kind": "dense", "dtype": part.dtype}
+    entry: Json = {"kind": "dense", "dtype": part.dtype}
     if isinstance(part, RowsPart):
         entry["kind"] = "rows"
     elif isinstance(part, SignPart):
@@ -126,7 +126,7 @@ def arrays_of(part: Part) -> tuple[np.ndarray, ...]:
     return tuple(array for array in arrays if array is not None)
 
 
-def part_of(entry: dict[str, Any], arrays: Sequence[np.ndarray]) -> Part:
+def part_of(entry: Json, arrays: Sequence[np.ndarray]) -> Part:
     """The part that `entry` describes, of its arrays in file order."""
     if entry["kind"] == "sign":
         return SignPart(entry["scale"], entry.get("block"), arrays[0], tuple(arrays[1:]))
@@ -149,13 +149,13 @@ def row_count(parts: Sequence[Part]) -> int | None:
     return next((int(part.rows.size) for part in parts if isinstance(part, RowsPart)), None)
 
 
-def object_bytes(name: str, dims: int, layout: Sequence[dict[str, Any]], arrays: int) -> int:
+def object_bytes(name: str, dims: int, layout: Sequence[Json], arrays: int) -> int:
     """About what a tensor's Python objects take, its payload left out: a million parts of one bit each must not fit."""
     holders = sum(1 + 3 * len(entry.get("groups", ())) for entry in layout)
     return 320 + len(name.encode()) + 16 * dims + 128 * holders + arrays * (100 + 16 * dims)
 
 
-def check_layout(parts: Any, where: str, fail: Fail, unsupported: Fail) -> None:
+def check_layout(parts: object, where: str, fail: Fail, unsupported: Fail) -> None:
     """One entry of the layout table: a list of 1 to 16 parts with exactly their fields, at most one of them `rows`."""
     if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
         fail("bad layout", field=where, expected=f"a list of 1 to {MAX_PARTS} parts", found=show(parts))
@@ -188,7 +188,7 @@ def check_layout(parts: Any, where: str, fail: Fail, unsupported: Fail) -> None:
         fail("more than one part of rows", field=where, expected="one, of all the rows", found=kinds.count("rows"))
 
 
-def _check_factor(part: dict[str, Any], at: str, fail: Fail) -> None:
+def _check_factor(part: Json, at: str, fail: Fail) -> None:
     for name in ("u", "v"):
         if not isinstance(part[name], bool):
             fail("wrong type", field=f"{at}.{name}", expected="true or false", found=show(part[name]))
@@ -212,9 +212,7 @@ def _check_factor(part: dict[str, Any], at: str, fail: Fail) -> None:
         fail("a dtype of nothing", field=f"{at}.dtype", expected="f16: no u, v or l is stored", found=part["dtype"])
 
 
-def check_fits(
-    layout: Sequence[dict[str, Any]], shape: tuple[int, ...], rows: int | None, where: str, fail: Fail
-) -> None:
+def check_fits(layout: Sequence[Json], shape: tuple[int, ...], rows: int | None, where: str, fail: Fail) -> None:
     """A tensor of `shape`, and of R = `rows`, can have parts of this checked layout."""
     for entry in layout:
         kind = entry["kind"]

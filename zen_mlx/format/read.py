@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from ..errors import FormatError, UnsupportedFormat
+from ..fsio import Json
 from . import v1_read
 from .header import parse_header
 from .layout import part_of, segments
@@ -49,7 +51,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return parse_header(fd, size, source)[0]
 
 
-def _facts(facts: Facts) -> dict[str, Any]:
+def _facts(facts: Facts) -> Json:
     return {name: getattr(facts, name) for name in Facts.__dataclass_fields__}
 
 
@@ -79,9 +81,9 @@ def _version(fd: int, size: int, path: Path) -> int:
     return version
 
 
-def _tensor(name: str, info: TensorInfo, buffer: Any, fail: Fail) -> DeltaTensor:
+def _tensor(name: str, info: TensorInfo, buffer: np.ndarray, fail: Fail) -> DeltaTensor:
     """The parts as views of `buffer`, their numbers checked."""
-    arrays: list[list[Any]] = [[] for _ in info.layout]
+    arrays: list[list[np.ndarray]] = [[] for _ in info.layout]
     end = 0
     for segment in segments(info.layout, info.shape, info.rows):
         if segment.offset > end and buffer[end : segment.offset].any():

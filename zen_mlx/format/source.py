@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..errors import FormatError, InputError
 from .flat_bits import read_exactly
@@ -20,7 +20,7 @@ from .spec import Fail
 def failure(path: Path, kind: type[FormatError]) -> Fail:
     """A function that raises `kind` for the file at `path`."""
 
-    def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
+    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
         raise kind(message, path=path, field=field, expected=expected, found=found)
 
     return fail

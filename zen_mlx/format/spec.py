@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from ..codec.parts import Part
+from ..fsio import Json
 
 MAGIC = b"BITDELTA"
 PREFIX_BYTES = 64
@@ -47,7 +47,7 @@ _DIGITS = re.compile(r"[0-9]+")
 class Fail(Protocol):
     """Raises the caller's kind of error; the reader's names the file."""
 
-    def __call__(self, message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn: ...
+    def __call__(self, message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class TensorInfo:
     """
 
     shape: tuple[int, ...]
-    layout: tuple[dict[str, Any], ...]
+    layout: tuple[Json, ...]
     offset: int
     nbytes: int
     rows: int | None = None
@@ -84,9 +84,9 @@ class Facts:
     whole fine-tuned model. sha256: hex of the digest at byte 24, which covers the payload's (None for version 1).
     """
 
-    info: dict[str, Any] = field(default_factory=dict)
-    base: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    info: Json = field(default_factory=dict)
+    base: Json = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
     target_count: int
     model_count: int
     version: int = 2
@@ -124,7 +124,7 @@ class Header(Facts):
     tensors: dict[str, TensorInfo]
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """The one JSON text of `value`. Errors: ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
@@ -144,7 +144,7 @@ def align(offset: int, to: int) -> int:
     return -(-offset // to) * to
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """`value` for an error message, cut at 80 characters."""
     if isinstance(value, str):
         value = value[:100]
@@ -156,7 +156,7 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def check_shape(shape: Any, where: str, fail: Fail) -> None:
+def check_shape(shape: object, where: str, fail: Fail) -> None:
     """A list of 1 to 8 exact integers from 1 to 2^31 - 1."""
     if not isinstance(shape, (list, tuple)) or not 1 <= len(shape) <= MAX_DIMS:
         fail("bad shape", field=where, expected=f"1 to {MAX_DIMS} dimensions", found=show(shape))
@@ -165,7 +165,7 @@ def check_shape(shape: Any, where: str, fail: Fail) -> None:
             fail("bad dimension", field=where, expected=f"an integer from 1 to {MAX_DIM}", found=show(dim))
 
 
-def check_facts(header: Mapping[str, Any], fail: Fail) -> None:
+def check_facts(header: Json, fail: Fail) -> None:
     """Types of `profile`, `base`, `metrics` and the counts. Unknown keys may hold scalars or flat containers."""
     for name in ("profile", "base", "metrics"):
         value = header[name]
@@ -188,7 +188,7 @@ def check_facts(header: Mapping[str, Any], fail: Fail) -> None:
             fail("bad count", field=name, expected=f"an integer from 1 to {MAX_COUNT}", found=show(header[name]))
 
 
-def _check_flat(value: Any, where: str, fail: Fail, *, digests_only: bool, inner: bool = False) -> None:
+def _check_flat(value: object, where: str, fail: Fail, *, digests_only: bool, inner: bool = False) -> None:
     if isinstance(value, str):
         if digests_only and not _DIGEST.fullmatch(value):
             fail("metrics hold no text", field=where, expected="a number or a hexadecimal digest", found=show(value))

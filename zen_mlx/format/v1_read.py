@@ -11,13 +11,13 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..codec.pack import words
 from ..codec.parts import DensePart, SignPart
 from ..codec.scales import scale_shapes
+from ..fsio import Json
 from .flat_bits import read_exactly, read_rows
 from .payload import check_scales
 from .source import Cursor
@@ -102,7 +102,7 @@ def read_header(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -
     facts, groups = _scan(fd, size, path, fail, unsupported)
     tensors = {}
     for name, group in groups.items():
-        layout: dict[str, Any] = {"kind": "dense", "dtype": "f32"}
+        layout: Json = {"kind": "dense", "dtype": "f32"}
         if len(group.shape) > 1:
             layout = {"kind": "sign", "scale": group.kind, "dtype": "f32"}
             if group.kind == "block":
@@ -112,7 +112,7 @@ def read_header(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -
     return Header(tensors=tensors, **facts)
 
 
-def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tuple[dict[str, Any], dict[str, _Group]]:
+def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tuple[Json, dict[str, _Group]]:
     """(facts, tensors) by skipping over the data. Every length is checked against the file's."""
     cursor = Cursor(fd, size, fail)
     model = cursor.text("model name", MAX_TEXT)

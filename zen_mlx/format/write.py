@@ -6,14 +6,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 
 from ..codec.factor import FactorPart, FactorSide
 from ..codec.parts import MAX_PARTS, Part, SignPart
 from ..errors import ConfigError
-from ..fsio import publish
+from ..fsio import Json, publish
 from .layout import arrays_of, check_fits, check_layout, layout_of, object_bytes, row_count, segments
 from .payload import check_numbers
 from .spec import (
@@ -37,7 +37,7 @@ from .spec import (
 )
 from .v1_write import write_v1
 
-_Described = tuple[tuple[int, ...], list[dict[str, Any]], int | None]
+_Described = tuple[tuple[int, ...], list[Json], int | None]
 """Shape, layout, number of rows."""
 
 
@@ -51,7 +51,7 @@ def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> l
         raise ConfigError("unknown version", field="version", expected="1 or 2", found=version)
     target = Path(path)
 
-    def fail(message: str, *, field: str, expected: Any = None, found: Any = None) -> NoReturn:
+    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
         raise ConfigError(message, path=target, field=field, expected=expected, found=found)
 
     check_facts(_facts(profile), fail)
@@ -140,14 +140,14 @@ def file_bytes(facts: Facts, tensors: Mapping[str, _Described]) -> int:
     return PREFIX_BYTES + len(_padded(header)) + end
 
 
-def _header(names: list[str], tensors: Mapping[str, _Described], facts: Facts) -> dict[str, Any]:
+def _header(names: list[str], tensors: Mapping[str, _Described], facts: Facts) -> Json:
     """The header of the tensors in that order, its digest of the payload still zeros."""
     pairs = [split_name(name) for name in names]
     strings = sorted({text for pair in pairs for text in pair}, key=str.encode)
     at = {text: index for index, text in enumerate(strings)}
-    layouts: list[list[dict[str, Any]]] = []
+    layouts: list[list[Json]] = []
     known: dict[str, int] = {}
-    entries: list[list[Any]] = []
+    entries: list[list[object]] = []
     for name, (head, tail) in zip(names, pairs, strict=True):
         shape, layout, rows = tensors[name]
         index = known.setdefault(canonical(layout), len(layouts))
@@ -163,7 +163,7 @@ def _header(names: list[str], tensors: Mapping[str, _Described], facts: Facts) -
     }
 
 
-def _facts(facts: Facts) -> dict[str, Any]:
+def _facts(facts: Facts) -> Json:
     return {
         "base": facts.base,
         "metrics": facts.metrics,
@@ -199,7 +199,7 @@ def _write_v2(profile: Profile, names: list[str], file: BinaryIO, fail: Fail) ->
     file.write(prefix.ljust(PREFIX_BYTES, b"\0") + text)
 
 
-def _padded(header: dict[str, Any]) -> bytes:
+def _padded(header: Json) -> bytes:
     text = canonical(header).encode()
     return text.ljust(align(len(text), PREFIX_BYTES))
 

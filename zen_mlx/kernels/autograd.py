@@ -14,6 +14,7 @@ import mlx.core as mx
 from .operands import Launch, SignOperand
 
 _Shape = tuple[int, tuple[bool, ...], bool, bool]
+_Operands = tuple[mx.array, list[SignOperand], list[mx.array | None], mx.array | None]
 
 
 def _flatten(
@@ -27,7 +28,7 @@ def _flatten(
     return (len(signs), present, has_base, slots is not None), arrays
 
 
-def _unflatten(shape: _Shape, arrays: Sequence[mx.array]) -> tuple[Any, ...]:
+def _unflatten(shape: _Shape, arrays: Sequence[mx.array]) -> _Operands:
     planes, present, has_base, has_slots = shape
     rest = iter(arrays)
     x = next(rest)
@@ -43,7 +44,9 @@ def _function(launch: Launch, twin: Launch, shape: _Shape) -> Any:
         return tuple(launch(*_unflatten(shape, arrays)))
 
     @function.vjp
-    def vjp(primals: Sequence[mx.array], cotangents: Any, outputs: Any) -> tuple[mx.array, ...]:
+    def vjp(
+        primals: Sequence[mx.array], cotangents: mx.array | list[mx.array], outputs: object
+    ) -> tuple[mx.array, ...]:
         floating = [i for i, array in enumerate(primals) if mx.issubdtype(array.dtype, mx.floating)]
 
         def of_floating(*values: mx.array) -> list[mx.array]:

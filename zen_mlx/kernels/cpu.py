@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -34,14 +34,14 @@ def _evaluate(now: Sequence[mx.array | None], soon: Sequence[mx.array | None]) -
     """`now` has values on return; `soon` is being computed. NotEvaluable where one of them is traced."""
     try:
         mx.eval([a for a in now if a is not None])
-        mx.async_eval([a for a in soon if a is not None])  # type: ignore[no-untyped-call]
+        mx.async_eval([a for a in soon if a is not None])
     except ValueError as error:
         if "transformation" in str(error):  # "... during function transformations", "... inside a graph transformation"
             raise NotEvaluable(str(error)) from None
         raise
 
 
-def _view(array: mx.array) -> Any:
+def _view(array: mx.array) -> np.ndarray:
     """The evaluated array's own memory, any strides."""
     return np.array(array, copy=False)
 
@@ -49,19 +49,19 @@ def _view(array: mx.array) -> Any:
 _ONE = np.ones(1, np.float32)
 
 
-def _scale(array: mx.array | None, shape: tuple[int, ...]) -> Any:
+def _scale(array: mx.array | None, shape: tuple[int, ...]) -> np.ndarray:
     """The scale as f32, or 1 everywhere with strides of 0."""
     if array is None:
         return np.ndarray(shape, np.float32, _ONE, strides=(0,) * len(shape))
     return _view(array)
 
 
-def _dense_rows(array: Any) -> Any:
+def _dense_rows(array: np.ndarray) -> np.ndarray:
     """`array` with its last axis free of gaps: what the kernel steps through by address."""
     return array if array.strides[-1] == array.itemsize or array.shape[-1] == 1 else np.ascontiguousarray(array)
 
 
-def _columns(x: Any, col: Any, ids: Any, width: int) -> Any:
+def _columns(x: np.ndarray, col: np.ndarray | None, ids: np.ndarray, width: int) -> np.ndarray:
     """xs[m] = col[ids[m]] * x[m], zeros up to `width`; f32 [M, width]."""
     if col is None and x.shape[1] == width:
         return np.ascontiguousarray(x)
@@ -123,15 +123,15 @@ def _run(work: Callable[[list[_Piece]], None], sizes: Sequence[int], products: i
 class _Plane(NamedTuple):
     """Host arrays of one projection, as `cpu_select` takes them."""
 
-    packed: Any
-    row: Any
-    block: Any
+    packed: np.ndarray
+    row: np.ndarray
+    block: np.ndarray
     block_words: int
-    xs: Any
-    out: Any
+    xs: np.ndarray
+    out: np.ndarray
 
 
-def _plane(sign: SignOperand, k: int, xs: Any, out: Any) -> _Plane:
+def _plane(sign: SignOperand, k: int, xs: np.ndarray, out: np.ndarray) -> _Plane:
     slots, n, words = sign.packed.shape
     block_words = words if sign.block is None else reference.block_size(k, sign.block.shape[-1]) // 32
     block = _dense_rows(_scale(sign.block, (slots, n, 1)))
@@ -156,7 +156,7 @@ def select(
         order = np.argsort(ids, kind="stable")
         order = order[(ids[order] >= 0) & (ids[order] < signs[0].packed.shape[0])]
         empty = np.zeros
-    shared = None if signs[0].col is not None else _columns(values, None, ids, width)
+    shared = values if signs[0].col is not None else _columns(values, None, ids, width)
     planes = []
     for sign in signs:
         xs = shared if sign.col is None else _columns(values, _view(sign.col), ids, width)

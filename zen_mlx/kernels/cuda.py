@@ -40,12 +40,12 @@ def _operands(sign: SignOperand, base: mx.array | None, col: bool = True) -> lis
     return [array for array in arrays if array is not None]
 
 
-def _one_type(launch: Any) -> Launch:
+def _one_type(launch: Launch) -> Launch:
     """`launch` for planes whose outputs may differ in type: such planes go one at a time."""
 
     def product(
         x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
-    ) -> list[mx.array]:
+    ) -> Sequence[mx.array]:
         if len({None if base is None else base.dtype for base in y_bases}) == 1:
             return launch(x, signs, y_bases, slots)
         return [launch(x, [sign], [base], slots)[0] for sign, base in zip(signs, y_bases, strict=True)]

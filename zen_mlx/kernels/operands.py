@@ -59,7 +59,7 @@ class FactorOperand(NamedTuple):
     @property
     def slots(self) -> int:
         """S."""
-        return int(self.groups[0].right[0].shape[0])  # type: ignore[union-attr]
+        return int(self.groups[0].right[0].shape[0])
 
 
 Operand = SignOperand | DenseOperand | FactorOperand
