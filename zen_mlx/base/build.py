@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ModelFormatError
+from ..fsio import Json
 from . import omni, validate
 
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
-def build(folder: Path) -> Any:
+
+def build(folder: Path) -> nn.Module:
     """The mlx-lm module of the model folder as stored, its weights still to be read from disk."""
     return build_with_config(folder)[0]
 
 
-def build_with_config(folder: Path) -> tuple[Any, dict[str, Any]]:
+def build_with_config(folder: Path) -> tuple[nn.Module, Json]:
     """`build` and the configuration mlx-lm made of config.json. Code in the folder is never run."""
     from mlx_lm import utils
 
     config = validate.read_config(folder)
-    kwargs: dict[str, Any] = {}
+    kwargs: Json = {}
     if omni.is_omni(config):
         kwargs = {"get_model_classes": omni.model_classes, "model_config": omni.text_config(config, folder)}
     try:

@@ -16,13 +16,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from .. import fsio
 from .. import paths as names
 from ..errors import ModelFormatError
+from ..fsio import Json
 from . import validate
 from .build import build
 
@@ -128,8 +128,9 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], n
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    parameters: Any = tree_flatten(build(folder).parameters())
-    parameters.sort(key=lambda item: item[0].encode(), reverse=True)
+    arrays = dict(tree_flatten(build(folder).parameters()))
+    parameters = sorted(arrays.items(), key=lambda item: item[0].encode(), reverse=True)
+    del arrays
     views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
     while parameters:
         # Popped, so that a tensor's memory is free as soon as it is hashed.
@@ -145,12 +146,12 @@ def _sha256(values: np.ndarray) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).digest()
 
 
-def _take(total: Any, waiting: collections.deque[tuple[bytes, concurrent.futures.Future[bytes]]]) -> None:
+def _take(total: hashlib._Hash, waiting: collections.deque[tuple[bytes, concurrent.futures.Future[bytes]]]) -> None:
     head, future = waiting.popleft()
     total.update(head + future.result())
 
 
-def _stamps(folder: Path) -> dict[str, list[list[Any]]]:
+def _stamps(folder: Path) -> dict[str, list[list[str | int]]]:
     """Name, size and modification time of the files each digest depends on."""
     files = {
         "weights": [folder / "config.json", *validate.weight_files(folder)],
@@ -162,7 +163,7 @@ def _stamps(folder: Path) -> dict[str, list[list[Any]]]:
     }
 
 
-def _entry(digests: Fingerprint, stamps: dict[str, list[list[Any]]]) -> dict[str, Any]:
+def _entry(digests: Fingerprint, stamps: dict[str, list[list[str | int]]]) -> Json:
     return {
         "weights": digests.weights,
         "weights_files": stamps["weights"],
@@ -171,7 +172,7 @@ def _entry(digests: Fingerprint, stamps: dict[str, list[list[Any]]]) -> dict[str
     }
 
 
-def _read_cache() -> dict[str, Any]:
+def _read_cache() -> Json:
     """The digest cache; an unreadable one only costs hashing again."""
     try:
         value = json.loads(names.digest_cache_path().read_text(encoding="utf-8"))
@@ -180,5 +181,5 @@ def _read_cache() -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_hex(value: Any) -> bool:
+def _is_hex(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..errors import ModelFormatError
 from ..events import Progress
+from ..fsio import Json
 from . import omni, pull, validate
 from .build import build, first_line
 
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[Any, Any]:
+
+def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[nn.Module, TokenizerWrapper]:
     """Return (model, tokenizer) of the base `name`, fetched first when it is not on this machine.
 
     The tokenizer is mlx-lm's `TokenizerWrapper`. On MLX without a GPU every f16 and bf16 array becomes f32, several
@@ -24,7 +29,7 @@ def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[An
     return model, load_tokenizer(folder, config)
 
 
-def load_model(folder: Path) -> Any:
+def load_model(folder: Path) -> nn.Module:
     """The mlx-lm module of the model folder, weights in memory."""
     import mlx.core as mx
     from mlx.utils import tree_map
@@ -41,7 +46,7 @@ def load_model(folder: Path) -> Any:
     return model
 
 
-def load_tokenizer(folder: Path, config: dict[str, Any] | None = None) -> Any:
+def load_tokenizer(folder: Path, config: Json | None = None) -> TokenizerWrapper:
     """The `TokenizerWrapper` of the model folder."""
     from mlx_lm import utils
 
@@ -51,9 +56,8 @@ def load_tokenizer(folder: Path, config: dict[str, Any] | None = None) -> Any:
     generation = folder / "generation_config.json"
     if generation.is_file():
         eos = validate.read_json(generation).get("eos_token_id") or eos
-    load: Any = utils.load_tokenizer
     try:
         # None would make transformers ask on the terminal whether to run the repository's code.
-        return load(folder, {"trust_remote_code": False}, eos_token_ids=eos)
+        return utils.load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=eos)
     except Exception as error:  # the tokenizers library raises plain Exception for a vocabulary that is not sound
         raise ModelFormatError("the tokenizer cannot be loaded", path=folder, found=first_line(error)) from error

@@ -6,15 +6,20 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseMismatchError, ModelNotFoundError
 from ..events import Progress
+from ..fsio import Json
 from . import omni, registry, validate
 from .fingerprint import fingerprint
 from .load import load_model, load_tokenizer
 from .pull import local_path, pull
 from .validate import read_config
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 DEFAULT_CONTEXT = 2048
 
@@ -25,8 +30,8 @@ class Base:
 
     name: str
     info: BaseInfo
-    model: Any
-    tokenizer: Any
+    model: nn.Module
+    tokenizer: TokenizerWrapper
     context_length: int
 
     @classmethod
@@ -36,12 +41,12 @@ class Base:
         config = read_config(folder)
         return cls(name, base_info(name), load_model(folder), load_tokenizer(folder, config), context_length(config))
 
-    def check(self, header: Mapping[str, Any], name: str) -> None:
+    def check(self, header: Mapping[str, object], name: str) -> None:
         """`BaseMismatchError` unless profile `name` with this `base` header belongs here; see `check_base`."""
         check_base(self.info, header, name)
 
 
-def check_base(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
+def check_base(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
     """`BaseMismatchError` unless a profile with this `base` header belongs to these weights and this tokenizer.
 
     Weights recorded as the source of this base (a quantized derivative) count; an unverified import has no digests
@@ -67,7 +72,7 @@ def check_base(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
         )
 
 
-def check_tokenizer(base: BaseInfo, header: Mapping[str, Any], name: str) -> None:
+def check_tokenizer(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
     """`BaseMismatchError` where profile `name` adds words that the base's tokenizer does not know.
 
     The profile's file holds their rows, not the tokenizer: text would be cut as if they were not there.
@@ -109,11 +114,11 @@ class BaseInfo:
     architecture: str
     weights: str
     tokenizer: str
-    quantization: dict[str, Any] | None
+    quantization: Json | None
     derived_from: str | None
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The document of `zen models show --json`."""
         return {
             "name": self.model,
@@ -125,7 +130,7 @@ class BaseInfo:
             "notes": list(self.notes),
         }
 
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Json:
         """The `base` object of a profile fitted on this base. A folder is named by its last part: no path leaves here."""
         table = self.quantization or {}
         kept = {key: table[key] for key in ("bits", "group_size", "mode") if key in table}
@@ -166,12 +171,12 @@ def base_info(name: str) -> BaseInfo:
     )
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str) -> Json:
     """`base_info(name)` as the document of `zen models show --json`."""
     return base_info(name).to_dict()
 
 
-def quantization(config: dict[str, Any]) -> dict[str, Any] | None:
+def quantization(config: Json) -> Json | None:
     """The quantization table of a config.json, None for dense weights."""
     table = config.get("quantization") or config.get("quantization_config")
     return table if isinstance(table, dict) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFormatError
+from ..fsio import Json
 
 MODEL_TYPE = "qwen3_omni_moe"
 _PREFIX = "thinker."
@@ -17,19 +18,19 @@ _KEPT = (_PREFIX + "model.", _PREFIX + "lm_head.")
 _OTHER_PARTS = ("thinker_config", "talker_config", "code2wav_config")
 
 
-def is_omni(config: dict[str, Any]) -> bool:
+def is_omni(config: Json) -> bool:
     """Whether `config` (config.json) is a Qwen3-Omni checkpoint's."""
     return config.get("model_type") == MODEL_TYPE
 
 
-def notes(config: dict[str, Any]) -> list[str]:
+def notes(config: Json) -> list[str]:
     """What a user should know about how this checkpoint is used, one sentence each."""
     if not is_omni(config):
         return []
     return ["Only the text part of this model is loaded: audio, images and speech output are left out."]
 
 
-def text_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+def text_config(config: Json, folder: Path) -> Json:
     """The text settings inside an omni `config`, as an override for mlx-lm's `load_model`."""
     text = _text(config)
     if text is None:
@@ -48,7 +49,7 @@ def text_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return out
 
 
-def plain_config(config: dict[str, Any]) -> dict[str, Any]:
+def plain_config(config: Json) -> Json:
     """`config` as that of the qwen3_moe model the text part is; any other configuration unchanged."""
     if not is_omni(config):
         return config
@@ -56,24 +57,24 @@ def plain_config(config: dict[str, Any]) -> dict[str, Any]:
     return {**(_text(config) or {}), **rest, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
 
 
-def model_classes(config: dict[str, Any]) -> tuple[type, type]:
+def model_classes(config: Json) -> tuple[type, type]:
     """mlx-lm's qwen3_moe classes, the model's `sanitize` reading the omni names."""
     from mlx_lm.models import qwen3_moe
 
     class Thinker(qwen3_moe.Model):
-        def sanitize(self, weights: dict[str, Any]) -> Any:
+        def sanitize(self, weights: Json) -> Json:
             sanitize: Any = super().sanitize
             return sanitize(rename(weights))
 
     return Thinker, qwen3_moe.ModelArgs
 
 
-def rename(weights: dict[str, Any]) -> dict[str, Any]:
+def rename(weights: Json) -> Json:
     """Keep the thinker's text weights, under qwen3_moe names."""
     return {name.removeprefix(_PREFIX): value for name, value in weights.items() if name.startswith(_KEPT)}
 
 
-def _text(config: dict[str, Any]) -> dict[str, Any] | None:
+def _text(config: Json) -> Json | None:
     thinker = config.get("thinker_config")
     text = thinker.get("text_config") if isinstance(thinker, dict) else None
     return text if isinstance(text, dict) else None

@@ -7,10 +7,10 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from .. import fsio, paths
 from ..errors import ConfigError, InputError
+from ..fsio import Json
 from . import omni, pull, registry, validate
 from .build import build_with_config
 from .exclusive import exclusive
@@ -70,5 +70,5 @@ def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) 
     _write_config(target, {**omni.plain_config(config), DERIVED_FROM: digest})
 
 
-def _write_config(target: Path, config: dict[str, Any]) -> None:
+def _write_config(target: Path, config: Json) -> None:
     (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

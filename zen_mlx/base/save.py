@@ -6,17 +6,17 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
+from ..fsio import Json
 from . import validate
 
 SHARD_BYTES = 4 << 30
 _COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
 
 
-def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]], changes: dict[str, Any]) -> None:
+def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]], changes: Json) -> None:
     """Fill the empty folder `target`: `source`'s configuration with `changes`, its tokenizer's files, and `arrays`.
 
     Arrays are taken one by one and written in shards of 4 GB.

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,9 +14,10 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ..codec.difference import BF16, OnDisk
+from ..fsio import Json
 from . import validate
 
-_DTYPES: dict[str, tuple[mx.Dtype, np.dtype[Any]]] = {
+_DTYPES: dict[str, tuple[mx.Dtype, np.dtype[np.generic]]] = {
     "F16": (mx.float16, np.dtype("<f2")),
     "F32": (mx.float32, np.dtype("<f4")),
     "BF16": (mx.bfloat16, BF16),
@@ -33,7 +33,7 @@ def stored(folder: Path, model: nn.Module) -> dict[str, Callable[[], OnDisk]]:
     """
     places = {name: place for file in validate.weight_files(folder) for name, place in _places(file).items()}
     out: dict[str, Callable[[], OnDisk]] = {}
-    for name, array in tree_flatten(model.parameters()):
+    for name, array in dict(tree_flatten(model.parameters())).items():
         if name not in places:
             continue
         file, offset, shape, dtype = places[name]
@@ -53,7 +53,7 @@ def _places(file: Path) -> dict[str, tuple[Path, int, tuple[int, ...], str]]:
     validate.tensor_names(file)  # the package checks lengths and offsets
     with open(file, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
-        header: dict[str, Any] = json.loads(handle.read(length))
+        header: Json = json.loads(handle.read(length))
     header.pop("__metadata__", None)  # MLX writes null for none
     return {
         name: (file, 8 + length + entry["data_offsets"][0], tuple(entry["shape"]), entry["dtype"])

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ..errors import ModelFormatError
+from ..fsio import Json
 
 INDEX = "model.safetensors.index.json"
 
 
-def check_folder(folder: Path) -> dict[str, Any]:
+def check_folder(folder: Path) -> Json:
     """Check config.json, every `model*.safetensors` header and the index; return the config."""
     config = read_config(folder)
     if config.get("model_file") is not None:
@@ -52,7 +52,7 @@ def is_complete(folder: Path) -> bool:
     return any(folder.glob("model*.safetensors"))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Json:
     """The JSON object in `path`."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> Json:
     """config.json of the model folder, with a `model_type`."""
     config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):

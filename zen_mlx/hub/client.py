@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import fsio
 from ..errors import DownloadError, InputError, ProfileNotFoundError
+from ..fsio import Json
 from ..paths import SUFFIX
 from .address import HubSource, check_file, shown
 from .errors import hub_errors, no_hub, patiently, transport_error
@@ -112,7 +113,7 @@ def _open(url: str, start: int) -> Iterator[Response]:
     headers = {**build_hf_headers(token=get_token()), "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    call: dict[str, Any] = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
+    call: Json = {"headers": headers, "timeout": constants.HF_HUB_DOWNLOAD_TIMEOUT}
     call |= {"retry_on_exceptions": (), "retry_on_status_codes": ()}  # `transfer` tries again, and keeps count
     with contextlib.ExitStack() as stack:
         try:

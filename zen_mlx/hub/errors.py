@@ -17,7 +17,7 @@ _TRIES = 5
 _LOG_IN = "set HF_TOKEN or run `hf auth login`"
 
 
-def transport_error() -> Any:
+def transport_error() -> type[Exception]:
     """The base of all errors of the HTTP client, which differs between versions of huggingface_hub."""
     from huggingface_hub.errors import HfHubHTTPError
 

@@ -83,7 +83,7 @@ def _bar(repo: str, progress: Progress | None) -> Any:
     """A tqdm class that draws nothing and forwards byte counts to `progress`."""
     from tqdm.auto import tqdm
 
-    class Bar(tqdm):  # type: ignore[misc]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs["disable"] = True
             # One bar counts files, one the bytes on the wire, one the bytes on the disk: the last is what is left to do.

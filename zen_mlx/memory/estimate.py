@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from ..fsio import Json
 
 KEPT, SCORES_BEYOND = 1.75, 2.5
 REMADE, REMADE_SCORES = 1.8 * KEPT, 4.5
@@ -99,7 +100,7 @@ class MemoryEstimate:
         """What the process will need."""
         return self.arrays_bytes + self.cache_bytes + PROGRAM_BYTES
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The plan as JSON values."""
         return {
             "training_step": dict(self.items),

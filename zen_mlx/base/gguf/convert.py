@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ... import fsio
 from ...errors import ModelFormatError, StorageError
+from ...fsio import Json
 from .fields import Fields, open_reader
 from .tokenizer import tokenizer_files
 from .weights import read_weights
@@ -51,7 +51,7 @@ def write_folder(source: Path, folder: Path) -> None:
         raise StorageError("the weights cannot be written", path=folder, found=str(error)) from error
 
 
-def _config(fields: Fields) -> dict[str, Any]:
+def _config(fields: Fields) -> Json:
     architecture = fields.need("general.architecture", str)
     if architecture != "llama":
         raise ModelFormatError(
@@ -70,7 +70,7 @@ def _config(fields: Fields) -> dict[str, Any]:
             expected=f"a divisor of {hidden}",
             found=heads,
         )
-    config: dict[str, Any] = {
+    config: Json = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_size": hidden,

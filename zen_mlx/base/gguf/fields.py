@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import ModelFormatError
 
+_T = TypeVar("_T")
 # What GGUFReader and the dequantizers raise when bytes are missing or senseless.
 DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, EOFError, MemoryError, OSError, struct.error)
 
@@ -28,7 +29,7 @@ class Fields:
         self.source = source
         self._reader = reader
 
-    def get(self, key: str, kind: type | tuple[type, ...]) -> Any:
+    def get(self, key: str, kind: type[_T] | tuple[type[_T], ...]) -> _T | None:
         """The value of `key`, None when absent."""
         field = self._reader.get_field(key)
         if field is None:
@@ -43,7 +44,7 @@ class Fields:
             )
         return value
 
-    def need(self, key: str, kind: type | tuple[type, ...]) -> Any:
+    def need(self, key: str, kind: type[_T] | tuple[type[_T], ...]) -> _T:
         value = self.get(key, kind)
         if value is None:
             raise ModelFormatError("a GGUF field is missing", path=self.source, field=key)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...errors import ModelFormatError
+from ...fsio import Json
 from .fields import Fields
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-_PRE_TOKENIZERS: dict[str, dict[str, Any]] = {
+_PRE_TOKENIZERS: dict[str, Json] = {
     "smollm": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, _BYTE_LEVEL]},
     "gpt-2": _BYTE_LEVEL,
 }
 
 
-def tokenizer_files(fields: Fields, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def tokenizer_files(fields: Fields, config: Json) -> tuple[Json, Json]:
     """tokenizer.json and tokenizer_config.json. Written out by hand: the bytes do not depend on a library's version."""
     kind = fields.need("tokenizer.ggml.model", str)
     pre = fields.get("tokenizer.ggml.pre", str) or "gpt-2"
@@ -71,7 +70,7 @@ def tokenizer_files(fields: Fields, config: dict[str, Any]) -> tuple[dict[str, A
             "merges": merges,
         },
     }
-    tokenizer_config: dict[str, Any] = {
+    tokenizer_config: Json = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_prefix_space": False,
         "clean_up_tokenization_spaces": False,

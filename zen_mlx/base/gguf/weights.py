@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import ModelFormatError
+from ...fsio import Json
 from .fields import DAMAGE
 
 _LAYER_NAMES = {
@@ -32,7 +33,7 @@ _TOP_NAMES = {
 }
 
 
-def read_weights(source: Path, reader: Any, config: dict[str, Any]) -> dict[str, np.ndarray]:
+def read_weights(source: Path, reader: Any, config: Json) -> dict[str, np.ndarray]:
     from gguf.quants import dequantize
 
     shapes = _shapes(config)
@@ -89,7 +90,7 @@ def _name(source: Path, name: str) -> str:
     return f"model.layers.{int(number)}.{_LAYER_NAMES[tail]}"
 
 
-def _shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _shapes(config: Json) -> dict[str, tuple[int, ...]]:
     hidden, inner, head_dim = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     query, key = config["num_attention_heads"] * head_dim, config["num_key_value_heads"] * head_dim
     layer = {
