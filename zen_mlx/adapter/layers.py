@@ -9,7 +9,7 @@ follows a switch without being traced again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -34,7 +34,7 @@ class BitDeltaLinear(nn.Module):
         siblings: Siblings | None = self.__dict__.get(_SIBLINGS)
         if siblings is not None:
 
-            def together(layers: Sequence[Any]) -> list[mx.array]:
+            def together(layers: Sequence[nn.Module]) -> list[mx.array]:
                 return add_parts_together(x, [layer[DELTA] for layer in layers], [_base(layer)(x) for layer in layers])
 
             y = siblings(self, (x,), together)
@@ -55,7 +55,7 @@ class BitDeltaSwitchLinear(nn.Module):
         siblings: Siblings | None = self.__dict__.get(_SIBLINGS)
         if siblings is not None:
 
-            def together(layers: Sequence[Any]) -> list[mx.array]:
+            def together(layers: Sequence[nn.Module]) -> list[mx.array]:
                 ys = [_base(layer)(x, indices, sorted_indices=sorted_indices) for layer in layers]
                 rows, slots = _expert_rows(x, indices, ys[0])
                 return add_parts_together(rows, [layer[DELTA] for layer in layers], ys, slots)
@@ -70,9 +70,10 @@ class BitDeltaSwitchLinear(nn.Module):
         return add_parts(rows, self[DELTA], y, slots)
 
 
-def _base(layer: Any) -> Any:
+def _base(layer: nn.Module) -> Callable[..., mx.array]:
     """The layer's call without its delta."""
-    return super(_mixin(type(layer)), layer).__call__
+    above: Any = super(_mixin(type(layer)), layer)
+    return above.__call__
 
 
 def _expert_rows(x: mx.array, indices: mx.array, y: mx.array) -> tuple[mx.array, mx.array]:
@@ -81,7 +82,7 @@ def _expert_rows(x: mx.array, indices: mx.array, y: mx.array) -> tuple[mx.array,
     return mx.broadcast_to(x, (*lead, x.shape[-1])), mx.broadcast_to(indices[..., None], lead)
 
 
-def _refuse_quantizing(self: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+def _refuse_quantizing(self: nn.Module, *args: object, **kwargs: object) -> nn.Module:
     raise TargetError(
         "a layer with a delta cannot be quantized: the delta would be lost", hint="detach the profile first"
     )

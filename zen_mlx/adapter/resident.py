@@ -39,7 +39,7 @@ class ResidentTensor:
     def arrays(self) -> list[mx.array]:
         """Everything that is in memory for it."""
         own = [self.rows.numbers, self.rows.values] if self.rows is not None else []
-        return own + [array for _, array in tree_flatten(self.parts) if array is not None]
+        return own + [array for array in dict(tree_flatten(self.parts)).values() if array is not None]
 
     def dense_parts(self) -> tuple[Operand, ...]:
         """`parts`, with the rows written out: for a layer that computes beside its weight."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -56,7 +55,6 @@ def families(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[list[nn.
     wanted = {id(layer) for layer in layers}
     for _, module in model.named_modules():
         for names in FAMILIES:
-            found: list[Any] = [module.get(name) for name in names]
-            members = [layer for layer in found if id(layer) in wanted]
+            members = [layer for name in names if id(layer := module.get(name)) in wanted]
             if len(members) > 1:
                 yield members

@@ -54,7 +54,7 @@ def _inside(path: str) -> bool:
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
     """Path -> module, in the order of the model's tree; a module that stands in two places has its first path."""
-    unique = {id(module): (path, module) for path, module in model.named_modules()}  # type: ignore[no-untyped-call]
+    unique = {id(module): (path, module) for path, module in model.named_modules()}
     return dict(reversed(unique.values()))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 from ..errors import ConfigError
 from ..format.layout import segments
 from ..format.spec import TENSOR_ALIGN, align, canonical, split_name
+from ..fsio import Json
 from .rate_allocation import Choice, layout_of_choice
 
 BITS = 4
@@ -71,7 +71,7 @@ def ranks(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, scaled:
 def planes(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, block: int | None) -> int:
     """How many sign planes a weight fit, at most 4. ConfigError where not one does."""
     weights = sum(prod(shape) for shape in shapes.values())
-    entry: dict[str, Any] = {"kind": "sign", "scale": "rowcol", "dtype": "f16"}
+    entry: Json = {"kind": "sign", "scale": "rowcol", "dtype": "f16"}
     if block is not None:
         entry |= {"scale": "block", "block": block}
 

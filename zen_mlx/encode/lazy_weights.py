@@ -12,6 +12,7 @@ import numpy as np
 
 from ..adapter.targets import arrays, is_quantized
 from ..codec.difference import BF16, Floats, OnDisk
+from ..fsio import Json
 
 Reader = Callable[[str], Floats]
 
@@ -38,7 +39,7 @@ def lazy_reader(
         if name in waiting:
             expected.add(name)
             if name not in openers:
-                mx.async_eval(waiting[name][0])  # type: ignore[no-untyped-call]
+                mx.async_eval(waiting[name][0])
 
     def read(name: str) -> Floats:
         in_order = not expected or name in expected
@@ -73,7 +74,7 @@ def _unpacked(value: mx.array, global_scale: mx.array | None = None, **packing: 
     return mx.stack([mx.dequantize(v, s, global_scale=g, **packing) for v, s, g in experts])
 
 
-def _packing(module: nn.Module, key: str) -> dict[str, Any]:
+def _packing(module: nn.Module, key: str) -> Json:
     """The other arguments of `mx.dequantize` for `module[key]`, {} where it is not quantized."""
     if key != "weight" or not is_quantized(module):
         return {}

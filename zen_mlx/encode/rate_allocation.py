@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from ..config import KINDS, MOST_PLANES
 from ..errors import ConfigError
 from ..format.layout import segments
 from ..format.spec import TENSOR_ALIGN, align
+from ..fsio import Json
 
 FACTOR_BITS = (2, 4, 8)
 EPSILON = {0: 1.0, 2: 0.22, 4: 0.023, 8: 0.0002}
@@ -167,13 +167,13 @@ def best(each: Spectrum, price: float, scale: str, block: int | None, kinds: tup
     return Choice(groups, count)
 
 
-def layout_of_choice(choice: Choice, scale: str = "rowcol", block: int | None = None) -> list[dict[str, Any]]:
+def layout_of_choice(choice: Choice, scale: str = "rowcol", block: int | None = None) -> list[Json]:
     """The layout that the parts of `choice` have in a file."""
-    layout: list[dict[str, Any]] = []
+    layout: list[Json] = []
     if choice.groups:
         groups = [list(group) for group in choice.groups]
         layout.append({"kind": "factor", "u": False, "v": False, "dtype": "f16", "groups": groups})
-    sign: dict[str, Any] = {"kind": "sign", "scale": scale, "dtype": "f16"}
+    sign: Json = {"kind": "sign", "scale": scale, "dtype": "f16"}
     return layout + [sign if block is None else {**sign, "block": block}] * choice.planes
 
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from math import sqrt
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +22,7 @@ from ..codec.parts import decode_all
 from ..errors import TargetError
 from ..format.layout import row_count
 from ..format.spec import Profile
+from ..fsio import Json
 
 _STACK = re.compile(r"(.+\.)(?:switch_mlp|experts)\.([^.]+)\.weight")
 _MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
@@ -46,7 +46,7 @@ def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]
     shapes = {n: SimpleNamespace(shape=t.shape, rows=row_count(t.parts)) for n, t in profile.tensors.items()}
     check(model, shapes)
     notes: list[str] = []
-    changes: dict[str, Any] = {}
+    changes: Json = {}
     loss = _loss(build(base_folder), profile)
     wide = loss > MAX_MERGE_LOSS
     if wide:

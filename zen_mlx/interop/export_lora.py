@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,6 +18,7 @@ import numpy as np
 from .. import fsio
 from ..errors import TargetError
 from ..format.spec import Profile
+from ..fsio import Json
 from .lora_pairs import LowRank, Pair, low_rank, padded, rescaled
 from .name_mapping import Parameter, parameters
 from .parse.detect import CONFIG
@@ -58,7 +58,7 @@ def _stored(array: np.ndarray, dtype: mx.Dtype) -> mx.array:
 
 def _mlx(
     pairs: dict[str, Pair], base: dict[str, Parameter], model: str, layers: int
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], Json]:
     scale = _common_scale(pairs)
     rank = max(pair.rank for pair in pairs.values())
     arrays, keys = {}, set()
@@ -85,9 +85,7 @@ def _key(module: str) -> str:
     return module if at is None else ".".join(parts[at + 1 :])
 
 
-def _peft(
-    pairs: dict[str, Pair], base: dict[str, Parameter], model: str
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _peft(pairs: dict[str, Pair], base: dict[str, Parameter], model: str) -> tuple[dict[str, np.ndarray], Json]:
     arrays: dict[str, np.ndarray] = {}
     modules: dict[str, Pair] = {}
     for name, pair in pairs.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import mlx.nn as nn
 import numpy as np
@@ -128,7 +127,7 @@ def _split(name: str, entry: Entry, sizes: list[tuple[str, int]]) -> Iterator[Ma
         start += size
 
 
-def describe(placed: MappedTensor) -> Any:
+def describe(placed: MappedTensor) -> str:
     """A few words for an error: the parameter, and which part of it."""
     return placed.parameter if placed.expert is None else f"{placed.parameter}[{placed.expert}]"
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from ...format.spec import Fail, show
+from ...fsio import Json
 from .foreign import Entry, Lora, Stored, Whole, check_name, floats
 from .patterns import first_match
 
@@ -49,7 +49,7 @@ def is_peft_adapter(arrays: Mapping[str, Stored]) -> bool:
     return any(_PEFT.fullmatch(name) for name in arrays)
 
 
-def read_mlx(arrays: dict[str, Stored], config: dict[str, Any], fail: Fail, unsupported: Fail) -> dict[str, Entry]:
+def read_mlx(arrays: dict[str, Stored], config: Json, fail: Fail, unsupported: Fail) -> dict[str, Entry]:
     """The entries of an mlx-lm adapter; empties `arrays`."""
     kind = config.get("fine_tune_type", "lora")
     if kind == "full":
@@ -71,7 +71,7 @@ def read_mlx(arrays: dict[str, Stored], config: dict[str, Any], fail: Fail, unsu
     return out
 
 
-def read_peft(arrays: dict[str, Stored], config: dict[str, Any], fail: Fail, unsupported: Fail) -> dict[str, Entry]:
+def read_peft(arrays: dict[str, Stored], config: Json, fail: Fail, unsupported: Fail) -> dict[str, Entry]:
     """The entries of a PEFT adapter; empties `arrays`."""
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         found = show(config["peft_type"])
@@ -114,7 +114,7 @@ def read_peft(arrays: dict[str, Stored], config: dict[str, Any], fail: Fail, uns
 class _PeftScales:
     """rank and scale of a module: the patterns' where one fits, else the adapter's."""
 
-    def __init__(self, config: dict[str, Any], fail: Fail, unsupported: Fail) -> None:
+    def __init__(self, config: Json, fail: Fail, unsupported: Fail) -> None:
         self.fail = fail
         self.rank = _count(config.get("r"), "r", fail)
         self.alpha = _number(config.get("lora_alpha"), "lora_alpha", fail)
@@ -166,13 +166,14 @@ def _check_pair(module: str, up: np.ndarray, down: np.ndarray, rank: int, fail: 
         fail("another rank than the configuration says", field=where, expected=rank, found=found)
 
 
-def _number(value: Any, key: str, fail: Fail) -> float:
-    if type(value) not in (int, float) or not -_MAX_SCALE <= value <= _MAX_SCALE:  # NaN is in no range
+def _number(value: object, key: str, fail: Fail) -> float:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    if not -_MAX_SCALE <= number <= _MAX_SCALE:  # NaN is in no range
         fail("bad number", field=f"adapter_config.{key}", expected="a finite number", found=show(value))
-    return float(value)
+    return float(number)
 
 
-def _count(value: Any, key: str, fail: Fail) -> int:
+def _count(value: object, key: str, fail: Fail) -> int:
     if type(value) is not int or not 1 <= value < 1 << 31:
         fail("bad rank", field=f"adapter_config.{key}", expected="an integer >= 1", found=show(value))
     return int(value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from ...errors import FormatError, InputError, UnsupportedFormat
 from ...format.source import failure, open_file
 from ...format.spec import MAGIC, MAX_TEXT, Fail
+from ...fsio import Json
 from .adapters import is_mlx_adapter, is_peft_adapter, read_mlx, read_peft
 from .foreign import MAX_JSON_BYTES, Entry, Foreign, Stored
 from .look_alikes import read_reference, read_rust
@@ -101,7 +101,7 @@ def _adapter(source: Path, beside: Path, arrays: dict[str, Stored], fail: Fail, 
     return Foreign(source, origin, entries, base=named, facts={"dtype": dtypes[0]} if len(dtypes) == 1 else {})
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Path) -> Json:
     """adapter_config.json: without it nobody knows the scale."""
     try:
         with open_file(path) as (fd, size, _):

@@ -7,22 +7,23 @@ bounded: names, `\\.`, `^` in front, `$` behind, and at most two of `.*`, `\\d+`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from ...format.spec import Fail, show
 
+_T = TypeVar("_T")
 _MAX_PATTERNS = 4096
 _MAX_WILD = 2
 _TOKEN = re.compile(r"(?P<wild>\.\*|\\d\+|\[0-9\]\+)|(?P<plain>\\\.|[A-Za-z0-9_.-])")
 
 
-def first_match(table: dict[str, Any], where: str, unsupported: Fail) -> Callable[[str], Any]:
+def first_match(table: Mapping[str, _T], where: str, unsupported: Fail) -> Callable[[str], _T | None]:
     """module name -> value of the first pattern that fits, or None."""
     if len(table) > _MAX_PATTERNS:
         unsupported("too many patterns", field=where, expected=f"<= {_MAX_PATTERNS}", found=len(table))
-    plain: dict[str, tuple[int, Any]] = {}
-    wild: list[tuple[int, re.Pattern[str], Any]] = []
+    plain: dict[str, tuple[int, _T]] = {}
+    wild: list[tuple[int, re.Pattern[str], _T]] = []
     for order, (pattern, value) in enumerate(table.items()):
         text, wilds = _translate(pattern, where, unsupported)
         if wilds or pattern.startswith("^"):
@@ -31,7 +32,7 @@ def first_match(table: dict[str, Any], where: str, unsupported: Fail) -> Callabl
         else:
             plain.setdefault(pattern.removesuffix("$").replace("\\.", "."), (order, value))
 
-    def find(module: str) -> Any:
+    def find(module: str) -> _T | None:
         parts = module.split(".")
         ends = (".".join(parts[at:]) for at in range(len(parts)))
         found = [plain[end] for end in ends if end in plain]

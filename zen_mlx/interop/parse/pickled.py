@@ -60,7 +60,7 @@ class TensorRef:
     strides: tuple[int, ...]
 
 
-def load(data: bytes, fail: Fail) -> Any:
+def load(data: bytes, fail: Fail) -> object:
     """The value that `data` pickles: dicts, lists, tuples, scalars and `TensorRef`."""
     machine = _Machine(fail)
     try:
@@ -77,17 +77,17 @@ def load(data: bytes, fail: Fail) -> Any:
 class _Machine:
     def __init__(self, fail: Fail) -> None:
         self.fail = fail
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
         self.containers = 0
 
-    def pop(self) -> Any:
+    def pop(self) -> object:
         value = self.stack.pop()
         if value is _MARK:
             raise IndexError
         return value
 
-    def to_mark(self) -> list[Any]:
+    def to_mark(self) -> list[object]:
         """What lies above the last mark, which is taken off too."""
         at = len(self.stack) - 1
         while at >= 0 and self.stack[at] is not _MARK:
@@ -98,7 +98,7 @@ class _Machine:
         del self.stack[at:]
         return values
 
-    def made(self, value: Any) -> None:
+    def made(self, value: object) -> None:
         self.containers += 1
         if self.containers > _MAX_CONTAINERS:
             self.fail("too many objects", field="data.pkl", expected=f"<= {_MAX_CONTAINERS}", found="more")
@@ -150,7 +150,7 @@ class _Machine:
             self.refuse(f"the opcode {name}")
         return False
 
-    def top(self) -> Any:
+    def top(self) -> object:
         if self.stack[-1] is _MARK:
             raise IndexError
         return self.stack[-1]
@@ -170,12 +170,13 @@ class _Machine:
             )
         self.stack.append(_Global(name))
 
-    def append(self, values: list[Any]) -> None:
-        if not isinstance(self.top(), list):
-            self.refuse("items of something that is no list")
-        self.stack[-1].extend(values)
+    def append(self, values: list[object]) -> None:
+        target = self.top()
+        if not isinstance(target, list):
+            self.refuse("items of something that is not a list")
+        target.extend(values)
 
-    def set_items(self, values: list[Any]) -> None:
+    def set_items(self, values: list[object]) -> None:
         target = self.top()
         if not isinstance(target, dict) or len(values) % 2:
             self.refuse("items of something that is no dictionary")
@@ -186,14 +187,15 @@ class _Machine:
                 self.fail("a name is taken", field="data.pkl", expected="unique names", found=show(key))
             target[key] = value
 
-    def persistent(self, given: Any) -> None:
-        kind = given[1] if isinstance(given, tuple) and len(given) == 5 and given[0] == "storage" else None
+    def persistent(self, given: object) -> None:
+        five: Any = given if isinstance(given, tuple) and len(given) == 5 and given[0] == "storage" else [None] * 5
+        kind = five[1]
         storage = kind.name.removeprefix("torch ") if isinstance(kind, _Global) else None
-        if storage not in STORAGES or not isinstance(given[2], str) or not _counts([given[4]]):
+        if storage not in STORAGES or not isinstance(five[2], str) or not _counts([five[4]]):
             self.refuse("a persistent id that is no storage")
-        self.made(StorageRef(STORAGES[str(storage)], given[2], given[4]))
+        self.made(StorageRef(STORAGES[str(storage)], five[2], five[4]))
 
-    def reduce(self, function: Any, arguments: Any) -> None:
+    def reduce(self, function: object, arguments: object) -> None:
         name = function.name if isinstance(function, _Global) else ""
         if not isinstance(arguments, tuple):
             self.refuse("a call without arguments")
@@ -211,7 +213,7 @@ class _Machine:
             self.refuse(f"a call of {show(name)}")
 
 
-def _counts(values: Any) -> bool:
+def _counts(values: object) -> bool:
     """Whether these are a few exact integers from 0 to 2^63 - 1."""
-    few = isinstance(values, (tuple, list)) and len(values) <= 64
-    return few and all(type(value) is int and 0 <= value < 1 << 63 for value in values)
+    few = values if isinstance(values, (tuple, list)) and len(values) <= 64 else (None,)
+    return all(type(value) is int and 0 <= value < 1 << 63 for value in few)
