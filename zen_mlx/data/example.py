@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+
+from ..fsio import Json
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,20 @@ class Example:
 
     def digest(self) -> bytes:
         """SHA-256 of the content: the identity of a row wherever it lies."""
-        content: Any = [list(turn) for turn in self.messages] if self.messages is not None else self.text
+        content: object = [list(turn) for turn in self.messages] if self.messages is not None else self.text
         if self.tools or self.extras:
             content = {"messages": content, "tools": self.tools, "extras": [list(extra) for extra in self.extras]}
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).digest()
 
-    def chat_messages(self) -> list[dict[str, Any]]:
+    def chat_messages(self) -> list[Json]:
         """The messages as a chat template takes them."""
-        messages: list[dict[str, Any]] = [{"role": role, "content": content} for role, content in self.messages or ()]
+        messages: list[Json] = [{"role": role, "content": content} for role, content in self.messages or ()]
         for index, fields in self.extras:
             messages[index].update(json.loads(fields))
             messages[index].pop("weight", None)
         return messages
 
-    def tool_list(self) -> list[Any] | None:
+    def tool_list(self) -> list[Json] | None:
         """The tools as a chat template takes them; None without any."""
         return json.loads(self.tools) if self.tools else None
 

@@ -27,7 +27,7 @@ class _SelectedHead(nn.Module):
     """
 
     def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX gives it no types
         self._inner = [inner]  # in a list: the head's parameters stay where they were
         self._positions: list[mx.array] = []
         self._held: list[mx.array] | None = None
@@ -158,10 +158,10 @@ def chunk_labels(model: nn.Module) -> int:
 
 
 @contextlib.contextmanager
-def _selected(model: nn.Module) -> Iterator[tuple[Any, Callable[[mx.array, mx.array], mx.array]]]:
+def _selected(model: nn.Module) -> Iterator[tuple[_SelectedHead | None, Callable[[mx.array, mx.array], mx.array]]]:
     """(the head's stand-in, None for a model without one; f of `logits_at_labels`)."""
     parent, name, head = _find_head(model)
-    if parent is None:
+    if parent is None or head is None:
 
         def select(ids: mx.array, positions: mx.array) -> mx.array:
             logits = model(ids)
@@ -185,7 +185,7 @@ def _selected(model: nn.Module) -> Iterator[tuple[Any, Callable[[mx.array, mx.ar
         setattr(parent, name, head)
 
 
-def _find_head(model: nn.Module) -> tuple[nn.Module | None, str, Any]:
+def _find_head(model: nn.Module) -> tuple[nn.Module | None, str, nn.Module | None]:
     for wanted in ("lm_head", "embed_tokens", "wte"):
         for _, module in model.named_modules():
             child = module.get(wanted)
@@ -260,8 +260,8 @@ def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, i
 
     progress(done rows, all rows) is called after each micro-batch.
     """
-    total: Any = 0.0
-    agreed: Any = 0.0
+    total = 0.0
+    agreed = 0.0
     tokens = done = 0
     with tally_at_labels(model) as measure:
         for batch in pack_by_tokens(rows, EVAL_TOKENS):

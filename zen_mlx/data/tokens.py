@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
+from ..fsio import Json
 from .example import Example
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 _OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
 
@@ -48,7 +52,7 @@ class TokenRow:
         return sum(self.supervised)
 
 
-def tokenize(examples: Iterable[Example], tokenizer: Any, window: int) -> list[TokenRow]:
+def tokenize(examples: Iterable[Example], tokenizer: TokenizerWrapper, window: int) -> list[TokenRow]:
     """Rows of every example, nothing truncated; a text becomes windows of `window` tokens that share one token.
 
     Raises `DataError` when the model has no chat template for conversations, or the template does not show a turn.
@@ -76,7 +80,7 @@ def crop(rows: list[TokenRow], length: int) -> tuple[list[TokenRow], int]:
     return out, cut
 
 
-def _text(example: Example, tokenizer: Any, window: int) -> list[TokenRow]:
+def _text(example: Example, tokenizer: TokenizerWrapper, window: int) -> list[TokenRow]:
     assert example.text is not None
     ids = list(tokenizer.encode(example.text, add_special_tokens=False))
     bos = getattr(tokenizer, "bos_token_id", None)
@@ -91,7 +95,7 @@ def _text(example: Example, tokenizer: Any, window: int) -> list[TokenRow]:
     return rows
 
 
-def _conversation(example: Example, tokenizer: Any) -> TokenRow:
+def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
     assert example.messages is not None
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -101,7 +105,7 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
         )
     messages = example.chat_messages()
     rendered = _render(tokenizer, messages, example)
-    fast = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper is not callable
+    fast: Any = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper is not callable
     encoded = fast(rendered, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids)
@@ -126,7 +130,7 @@ def _conversation(example: Example, tokenizer: Any) -> TokenRow:
 
 
 def _assistant_spans(
-    rendered: str, messages: list[dict[str, Any]], tokenizer: Any, example: Example
+    rendered: str, messages: list[Json], tokenizer: TokenizerWrapper, example: Example
 ) -> list[tuple[int, int]]:
     """Character spans [begin, end) of the assistant contents in the rendered conversation.
 
@@ -158,11 +162,11 @@ def _assistant_spans(
 
 
 def _call_span(
-    rendered: str, messages: list[dict[str, Any]], index: int, tokenizer: Any, example: Example
+    rendered: str, messages: list[Json], index: int, tokenizer: TokenizerWrapper, example: Example
 ) -> tuple[int, int]:
     """The span of an assistant turn with tool calls: what differs when one unseen letter stands in its place."""
 
-    def instead(turn: dict[str, Any]) -> str:
+    def instead(turn: Json) -> str:
         return _render(tokenizer, [*messages[:index], turn, *messages[index + 1 :]], example)
 
     plain = instead({"role": "assistant", "content": _OTHER[0]})
@@ -179,7 +183,7 @@ def _call_span(
     return begin, end
 
 
-def _render(tokenizer: Any, messages: list[dict[str, Any]], example: Example) -> str:
+def _render(tokenizer: TokenizerWrapper, messages: list[Json], example: Example) -> str:
     tools = example.tool_list()
     options = {"tools": tools} if tools else {}
     try:

@@ -10,12 +10,16 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .. import fsio
 from ..config import Sampling
 from ..errors import InputError
 from .decoding import Decoding, Message, context_length, render
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 ROLES = ("system", "user", "assistant")
 _LEAST_ANSWER = 16  # tokens that must be left for an answer
@@ -38,17 +42,19 @@ class ChatAnswer:
 class ChatSession:
     """One conversation with one model, under one profile at a time."""
 
-    def __init__(self, model: Any, tokenizer: Any, sampling: Sampling | None = None, system: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: TokenizerWrapper, sampling: Sampling | None = None, system: str | None = None
+    ) -> None:
         self.sampling = sampling or Sampling()
         self.system = system
         self.messages: list[Message] = []
         self.last: ChatAnswer | None = None
         self._model = model
         self._tokenizer = tokenizer
-        self._cache: list[Any] | None = None
+        self._cache: list[object] | None = None
         self._cached: list[int] = []
 
-    def use(self, model: Any) -> None:
+    def use(self, model: nn.Module) -> None:
         """Go on with `model` (another profile); the conversation stays and is read again by it."""
         self._model = model
         self._forget()

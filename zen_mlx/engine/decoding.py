@@ -10,10 +10,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..config import _MAX_SEED, Sampling
 from ..errors import InputError
+from ..fsio import Json
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 PREFILL_TOKENS = 512  # prompt tokens between two looks at whether to stop
 _NO_LIMIT = 2**31
@@ -35,7 +40,7 @@ class Generation:
     generation_tps: float
     seed: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The document of `zen generate --json`."""
         return asdict(self)
 
@@ -49,12 +54,12 @@ class Decoding:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: nn.Module,
+        tokenizer: TokenizerWrapper,
         ids: Sequence[int],
         sampling: Sampling,
         *,
-        cache: list[Any] | None = None,
+        cache: list[object] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.seed = secrets.randbelow(_MAX_SEED) if sampling.seed is None else sampling.seed
@@ -133,7 +138,7 @@ class _Stopped(Exception):
     """Leaves the prompt's computation."""
 
 
-def context_length(model: Any) -> int:
+def context_length(model: nn.Module) -> int:
     """Most tokens the model can look at; a very large number for a model that does not say."""
     args = getattr(model, "args", None)
     for name in ("max_position_embeddings", "max_seq_len", "n_positions"):
@@ -144,12 +149,12 @@ def context_length(model: Any) -> int:
     return _NO_LIMIT
 
 
-def has_template(tokenizer: Any) -> bool:
+def has_template(tokenizer: TokenizerWrapper) -> bool:
     """Whether the model knows turns."""
     return bool(getattr(tokenizer, "has_chat_template", False))
 
 
-def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int]:
     """Token ids of the conversation through the model's chat template, up to where the assistant speaks.
 
     InputError for a model without a template or one whose template refuses these roles.
@@ -171,7 +176,7 @@ def render(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     return [int(token) for token in ids]
 
 
-def prompt_ids(tokenizer: Any, prompt: str, system: str | None = None) -> list[int]:
+def prompt_ids(tokenizer: TokenizerWrapper, prompt: str, system: str | None = None) -> list[int]:
     """`prompt` as a user turn; the plain text for a model without a chat template."""
     if has_template(tokenizer):
         messages = [{"role": "system", "content": system}] if system else []
@@ -185,8 +190,8 @@ def prompt_ids(tokenizer: Any, prompt: str, system: str | None = None) -> list[i
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
     prompt: str,
     sampling: Sampling,
     *,

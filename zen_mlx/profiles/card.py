@@ -155,18 +155,18 @@ def _license(facts: Facts) -> str | None:
     return stated if stated in _LICENSES else None
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """One line of a table that is text and nothing else: no markup, no links."""
     line = " ".join("".join(char if char.isprintable() else " " for char in str(value or "")).split())[:200]
     return re.sub(r"([\\`*_{}\[\]|~@]|:(?=//)|(?<=www)\.)", lambda found: f"&#{ord(found[1])};", html.escape(line))
 
 
-def _plain(value: Any) -> bool:
+def _plain(value: object) -> bool:
     """Whether `value` may stand in a command as it is."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,200}", value) is not None
 
 
-def _hex(value: Any) -> str:
+def _hex(value: object) -> str:
     return value if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{1,128}", value) else "not recorded"
 
 
@@ -174,7 +174,7 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _metric(value: Any) -> str:
+def _metric(value: object) -> str:
     """Numbers only: whatever else a header holds does not reach the card."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return ""

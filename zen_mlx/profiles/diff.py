@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ..codec.parts import decode_all
 from ..format.spec import Profile
+from ..fsio import Json
 
 
-def diff(a: Profile, b: Profile) -> dict[str, Any]:
+def diff(a: Profile, b: Profile) -> Json:
     """{"same_base", "total": {...}, "tensors": [{"name", "cosine", "relative_norm", "sign_agreement"}], "only_a", "only_b"}.
 
     cosine = <A, B> / (||A|| ||B||); relative_norm = ||B|| / ||A||; sign_agreement = share of elements of equal sign.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     sums = np.zeros(5)
     for name in sorted(set(a.tensors) & set(b.tensors)):
         if a.tensors[name].shape != b.tensors[name].shape:

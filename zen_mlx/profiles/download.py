@@ -7,10 +7,9 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from .. import fsio
 from ..errors import DownloadError, FormatError, InputError
@@ -130,12 +129,12 @@ def _way_out(status: int) -> str:
 
 
 def _validator(note: Path) -> str | None:
-    document: Any = fsio.read_json(note, default={})
+    document: object = fsio.read_json(note, default={})
     value = document.get("validator") if isinstance(document, dict) else None
     return value if isinstance(value, str) and value.isprintable() else None
 
 
-def _validator_of(headers: Any) -> str | None:
+def _validator_of(headers: Mapping[str, str]) -> str | None:
     """What If-Range may be sent with: a strong ETag, else the date of the last change."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,10 @@ from ..codec.pack import flip_codes
 from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart, decode_all, encode_rows, encode_sign
 from ..errors import BaseMismatchError, ConfigError
 from ..format.spec import DeltaTensor, Profile
+from ..fsio import Json
 
 
-def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: dict[str, Any]) -> Profile:
+def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Json) -> Profile:
     """Each tensor's parts side by side, scales times weight in f32; a negative weight flips the signs.
 
     Parts of rows become one, their values summed where two have the same row.

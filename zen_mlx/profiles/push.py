@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..base import registry
 from ..errors import InputError, UploadError, ZenError
 from ..format.read import read_header
 from ..format.spec import Facts
 from ..hub.address import HubSource, check_repo, check_revision
-from ..hub.errors import first_line, hub_errors, no_token, patiently
+from ..hub.errors import T, first_line, hub_errors, no_token, patiently
 from ..paths import SUFFIX
 from .card import make_card
 from .store import ProfileStore
@@ -157,7 +156,7 @@ def push(plan: PushPlan, message: str | None = None) -> Pushed:
     return Pushed(str(info.oid), str(info.commit_url))
 
 
-def _sent(send: Callable[[], Any]) -> Any:
+def _sent(send: Callable[[], T]) -> T:
     """send(); what an upload raises beside the hub's own errors as `UploadError`."""
     from huggingface_hub.errors import HfHubHTTPError
 

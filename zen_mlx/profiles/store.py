@@ -6,7 +6,6 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .. import fsio
 from ..errors import InputError, ProfileExistsError, ProfileNotFoundError, ZenError
@@ -121,7 +120,7 @@ class ProfileStore:
         file: str | os.PathLike[str],
         name: str | None = None,
         replace: bool = False,
-        base: Mapping[str, Any] | None = None,
+        base: Mapping[str, object] | None = None,
     ) -> str:
         """Keep a copy of the profile in `file` under `name` (default: the name in the file, else the file's own).
 

@@ -18,7 +18,6 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -26,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from .. import fsio
 from ..errors import FormatError, ResumeMismatchError, StorageError
+from ..fsio import Json
 from .optimizer import AdamState
 
 
@@ -69,7 +69,7 @@ def exists(folder: Path) -> bool:
     return (folder / RUN).is_file()
 
 
-def begin(folder: Path, facts: Mapping[str, Any]) -> None:
+def begin(folder: Path, facts: Mapping[str, object]) -> None:
     """Publish what the run is; a folder that is there is emptied first, unless it is this run's."""
     if not exists(folder):
         fsio.remove(folder)
@@ -84,7 +84,7 @@ def remove(folder: Path) -> None:
     fsio.remove(folder)
 
 
-def facts(folder: Path) -> dict[str, Any]:
+def facts(folder: Path) -> Json:
     """The facts a run was started with."""
     path = folder / RUN
     try:
@@ -98,7 +98,7 @@ def facts(folder: Path) -> dict[str, Any]:
     return value
 
 
-def check_same(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def check_same(folder: Path, wanted: Mapping[str, object]) -> Json:
     """The stored facts, if every one in `wanted` is the same; else `ResumeMismatchError` naming the first that is not."""
     stored = facts(folder)
     for name, value in wanted.items():
@@ -166,7 +166,7 @@ def load(folder: Path, note: Callable[[str], None] = lambda text: None) -> RunSt
     return None
 
 
-def _difference(field: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
+def _difference(field: str, before: object, now: object) -> tuple[str, object, object] | None:
     """(field, stored, wanted) of the first value that differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {**now, **before}:
@@ -183,7 +183,7 @@ def _arrays(state: RunState) -> dict[str, mx.array]:
     return {f"{group}/{name}": array for group, named in groups.items() for name, array in named.items()}
 
 
-def _crc32(arrays: Mapping[str, Any]) -> int:
+def _crc32(arrays: Mapping[str, mx.array | np.ndarray]) -> int:
     crc = 0
     for name in sorted(arrays):
         crc = zlib.crc32(name.encode(), crc)

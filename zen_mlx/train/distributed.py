@@ -28,6 +28,7 @@ from ..data.batches import bucket_length
 from ..data.loss import Loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, TrainingError, ZenError
+from ..fsio import Json
 from .checkpoint import RunNumbers, RunState
 from .optimizer import AdamState
 
@@ -78,7 +79,7 @@ def process_group() -> ProcessGroup:
 class ProcessGroup:
     """rank: of this process; size: how many there are; `leads`: this one writes the files and speaks."""
 
-    def __init__(self, group: Any = None, backend: str = "") -> None:
+    def __init__(self, group: mx.distributed.Group | None = None, backend: str = "") -> None:
         self._group, self._ring = group, backend == "ring"
         # On a GPU's stream, waiting for a slow rank counts as a kernel that hangs, and the system ends the process.
         self._stream = None if backend == "nccl" else mx.cpu
@@ -195,7 +196,7 @@ class ProcessGroup:
         shapes = self.lead({name: list(array.shape) for name, array in arrays.items()})
         return self.lead_arrays(arrays, {name: mx.zeros(shape) for name, shape in shapes.items()})
 
-    def check_same(self, facts: Mapping[str, Any]) -> None:
+    def check_same(self, facts: Mapping[str, object]) -> None:
         """ConfigError that names the first of `facts`, JSON values, in which a rank differs from rank 0."""
         if self.size == 1:
             return
@@ -229,7 +230,7 @@ class ProcessGroup:
                 raise _rebuilt(rank, message["error"])
         return [message["value"] for message in told]
 
-    def _exchange(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+    def _exchange(self, message: Json) -> list[Json]:
         data = json.dumps(message).encode()
         board = np.zeros((self.size, MESSAGE_BYTES), np.uint8)
         board[self.rank, : len(data)] = np.frombuffer(data, np.uint8)
@@ -278,7 +279,7 @@ def _split(flat: mx.array, names: list[str], like: Mapping[str, mx.array]) -> di
     return dict(zip(names, parts, strict=True))
 
 
-def _described(error: Exception) -> dict[str, Any]:
+def _described(error: Exception) -> Json:
     """The error as JSON that fits into a message."""
     fields = error.to_dict() if isinstance(error, ZenError) else {"type": type(error).__name__, "message": str(error)}
     if len(json.dumps(fields)) > MESSAGE_BYTES - 64:
@@ -286,7 +287,7 @@ def _described(error: Exception) -> dict[str, Any]:
     return fields
 
 
-def _rebuilt(rank: int, fields: dict[str, Any]) -> ZenError:
+def _rebuilt(rank: int, fields: Json) -> ZenError:
     """The error of another rank, of the same type where it is one of ours."""
     name, message = fields.pop("type"), fields.pop("message")
     kind = getattr(errors, name, None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -153,5 +152,5 @@ def stored_group(
     steps = [step_of(side, bits, ratio) for side, ratio in zip((left, right), ratios, strict=True)]
     codes = [np.array(codes_of(side, step, bits)) for side, step in zip((left, right), steps, strict=True)]
     both = np.sqrt(np.array(steps[0] * steps[1], dtype=np.float32)[..., 0]).astype(np.float16)
-    sides: list[Any] = [FactorSide(both, pack_codes((c + 2 ** (bits - 1)).astype(np.uint8), bits)) for c in codes]
-    return FactorGroup(bits, None, *sides)
+    sides = [FactorSide(both, pack_codes((c + 2 ** (bits - 1)).astype(np.uint8), bits)) for c in codes]
+    return FactorGroup(bits, None, sides[0], sides[1])

@@ -37,8 +37,8 @@ def transformer_layers(model: nn.Module) -> list[nn.Module]:
 def _checkpointed(cls: type[nn.Module]) -> type[nn.Module]:
     forward: Any = cls.__call__
 
-    def call(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        def inner(arrays: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(self: nn.Module, *args: object, **kwargs: object) -> mx.array:
+        def inner(arrays: dict, *args: object, **kwargs: object) -> mx.array:
             before = self.trainable_parameters()
             self.update(arrays)
             try:

@@ -33,7 +33,7 @@ def step_gradients(
         for batch in pack_by_tokens(rows, micro_tokens):
             loss, tree = grad_of(*batch_arrays(batch))
             flat = {}
-            for path, value in tree_flatten(tree):
+            for path, value in dict(tree_flatten(tree)).items():
                 layer, _, key = path.rpartition(".")
                 flat[array_name(f"{layer}.weight", key)] = value
             for name, value in flat.items():

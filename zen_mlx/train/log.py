@@ -19,6 +19,7 @@ from typing import Any
 
 from .. import fsio
 from ..events import Evaluated, Saved, StepReport
+from ..fsio import Json
 
 LOG = "log.jsonl"
 _NAMES = {StepReport: "step", Evaluated: "evaluation", Saved: "checkpoint"}
@@ -34,7 +35,7 @@ class RunLog:
         lines = "".join(_line(entry) for entry in kept)
         fsio.write_bytes(path, lines.encode(), mode=fsio.PRIVATE_FILE_MODE)
 
-    def write(self, event: str, **values: Any) -> None:
+    def write(self, event: str, **values: object) -> None:
         """Append one entry."""
         data = _line({"event": event, "time": round(time.time(), 3), **values}).encode()
         try:
@@ -53,7 +54,7 @@ class RunLog:
             self.write(name, **asdict(event))
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Json]:
     """The entries of a log, a last line that was cut off left out; none where there is no log."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -70,7 +71,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _line(entry: Mapping[str, Any]) -> str:
+def _line(entry: Mapping[str, object]) -> str:
     """One line of JSON; a number that JSON has no word for becomes null."""
     finite = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in entry.items()}
     return json.dumps(finite, separators=(",", ":")) + "\n"

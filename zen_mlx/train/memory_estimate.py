@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,6 +22,7 @@ from ..data.loss import EVAL_TOKENS, chunk_labels
 from ..data.tokens import TokenRow, crop, tokenize
 from ..errors import ConfigError, DataError, MemoryLimitError
 from ..events import Progress
+from ..fsio import Json
 from ..memory import Batch, MemoryEstimate, ModelShape, TrainedArrays, estimate, machine_limit
 from ..memory.limits import CACHE_BYTES
 from .gradient_checkpointing import transformer_layers
@@ -40,7 +40,7 @@ def model_shape(model: nn.Module) -> ModelShape:
     on_cpu = _on_cpu()
     unique = {
         id(value): value
-        for _, module in model.named_modules()  # type: ignore[no-untyped-call]
+        for _, module in model.named_modules()
         for value in module.values()
         if isinstance(value, mx.array)
     }
@@ -193,7 +193,7 @@ def _width(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> int:
 
     Of experts, as many as a token is sent to.
     """
-    modules = dict(model.named_modules())  # type: ignore[no-untyped-call]
+    modules = dict(model.named_modules())
     shared = {name: family[0] for family in FAMILIES for name in family}
     width, inputs = 0, set()
     for name, shape in shapes.items():
@@ -211,7 +211,7 @@ def _width(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> int:
     return width
 
 
-def _experts_per_token(modules: dict[str, Any], path: str) -> int:
+def _experts_per_token(modules: Json, path: str) -> int:
     while path:
         path = path.rpartition(".")[0]
         for name in ("top_k", "num_experts_per_tok", "n_experts_per_tok"):
@@ -224,7 +224,7 @@ def _heads(model: nn.Module) -> int:
     found = [
         value
         for layer in transformer_layers(model)[:8]
-        for _, module in layer.named_modules()  # type: ignore[no-untyped-call]
+        for _, module in layer.named_modules()
         for name in _HEADS
         if isinstance(value := getattr(module, name, None), int)
     ]
@@ -234,7 +234,7 @@ def _heads(model: nn.Module) -> int:
 def _vocabulary(model: nn.Module) -> int:
     sizes = [
         module["weight"].shape[0]
-        for _, module in model.named_modules()  # type: ignore[no-untyped-call]
+        for _, module in model.named_modules()
         if isinstance(module, nn.Embedding) or type(module).__name__ == "QuantizedEmbedding"
     ]
     return max(sizes, default=2**18)

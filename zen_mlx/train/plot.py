@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from .. import fsio
+from ..fsio import Json
 
 _SMOOTH = 0.9
 _LOSS, _HELD, _BASE, _SHARE = "#2563eb", "#b45309", "#6b7280", "#d1d5db"
 
 
-def plot_run(entries: list[dict[str, Any]], path: Path, title: str, base: float | None, profile: float | None) -> None:
+def plot_run(entries: list[Json], path: Path, title: str, base: float | None, profile: float | None) -> None:
     """Loss of each step and its running mean, looks at held-out rows, and lambda behind them.
 
     base, profile: held-out losses before and after the run, of all held-out rows.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..data.tokens import TokenRow
 
@@ -15,7 +14,7 @@ _MARK = "\ue000"
 _BATCH = 16
 
 
-def self_generated(model: nn.Module, tokenizer: Any, count: int, length: int, seed: int) -> list[TokenRow]:
+def self_generated(model: nn.Module, tokenizer: TokenizerWrapper, count: int, length: int, seed: int) -> list[TokenRow]:
     """`count` rows of at most `length` tokens, sampled at temperature 1 from where a user's turn begins.
 
     So the model writes a question and its answer, as it saw them in its own training; a model without a chat template
@@ -44,7 +43,7 @@ def self_generated(model: nn.Module, tokenizer: Any, count: int, length: int, se
     return rows
 
 
-def _prefix(tokenizer: Any) -> list[int]:
+def _prefix(tokenizer: TokenizerWrapper) -> list[int]:
     """The tokens of the template up to where a user's words begin."""
     if getattr(tokenizer, "chat_template", None):
         text = tokenizer.apply_chat_template([{"role": "user", "content": _MARK}], tokenize=False)

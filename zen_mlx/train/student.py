@@ -12,7 +12,6 @@ share. u and v are not stored: the columns take them in. They move a row of all 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -172,16 +171,16 @@ class Distilled:
         """Every tensor in its own layout; those that were not trained as they were."""
 
         def part_of(name: str, index: int, part: Part) -> Part:
-            def array(key: str) -> Any:
-                return arrays.get(array_name(name, key))
+            def array(key: str) -> mx.array:
+                return arrays[array_name(name, key)]
 
             if isinstance(part, SignPart):
                 kinds = {"tensor": ("row",), "rowcol": ("row", "col")}.get(part.scale, (part.scale,))
-                factors = [array(f"{kind}{index}") for kind in kinds]
-                if any(factor is None for factor in factors):
+                if any(array_name(name, f"{kind}{index}") not in arrays for kind in kinds):
                     return part
+                factors = [array(f"{kind}{index}") for kind in kinds]
                 return SignPart(part.scale, part.block, part.bits, _rescaled(part, factors))
-            if isinstance(part, FactorPart) and array(f"left{index}_0") is not None:
+            if isinstance(part, FactorPart) and array_name(name, f"left{index}_0") in arrays:
                 groups = []
                 for i, group in enumerate(part.groups):
                     left, right = (

@@ -23,7 +23,7 @@ class TrainableLayer(nn.Module):
     """What every trained layer has: the base layer, whose parameters are not its own, and lambda."""
 
     def __init__(self, base: nn.Module, share: QuantizationRamp) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX gives it no types
         self._base = [base]  # in a list: the base's parameters are not this module's
         self._share = share
 
@@ -64,7 +64,7 @@ def trainable_layers(model: nn.Module, make: MakeLayer) -> Iterator[dict[str, Tr
             module._no_grad = keys
 
 
-def _place(modules: dict[str, nn.Module], path: str) -> tuple[Any, Any]:
+def _place(modules: dict[str, nn.Module], path: str) -> tuple[Any, str | int]:
     """(container, key) of the module at `path`: a module and an attribute, or a list and an index."""
     parent, _, key = path.rpartition(".")
     if parent in modules:

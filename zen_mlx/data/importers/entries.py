@@ -64,7 +64,7 @@ class Entry:
     def open_text(self, errors: str = "surrogateescape") -> io.TextIOWrapper:
         """Its text: UTF-8, or UTF-16 where it says so; with `surrogateescape` a bad byte is seen on its own line."""
         utf16 = self.head(2) in (b"\xff\xfe", b"\xfe\xff")
-        return io.TextIOWrapper(self.open(), encoding="utf-16" if utf16 else "utf-8-sig", errors=errors)  # type: ignore[arg-type]
+        return io.TextIOWrapper(self.open(), encoding="utf-16" if utf16 else "utf-8-sig", errors=errors)
 
     def whole(self) -> bytes:
         """All its bytes; `DataError` for more than 256 MiB."""

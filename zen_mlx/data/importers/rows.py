@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from ...errors import DataError
+from ...fsio import Json
 from ..example import Example
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -167,7 +168,7 @@ def _content(value: Any, source: str, field: str, empty: bool) -> Any:
     return value
 
 
-def _extra(message: dict[Any, Any], role: str, source: str, field: str) -> dict[str, Any]:
+def _extra(message: dict[Any, Any], role: str, source: str, field: str) -> Json:
     extra = {key: message[key] for key in _EXTRA_FIELDS if message.get(key) not in (None, [])}
     legacy = message.get("function_call")
     if isinstance(legacy, dict):
@@ -192,7 +193,7 @@ def _extra(message: dict[Any, Any], role: str, source: str, field: str) -> dict[
     return extra
 
 
-def _call(call: dict[str, Any]) -> dict[str, Any]:
+def _call(call: Json) -> Json:
     """The call with its arguments as an object, which templates print; OpenAI keeps them as a string of JSON."""
     function = dict(call["function"])
     if isinstance(function.get("arguments"), str):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import DataError
+from ...fsio import Json
 
 PLACES_KEPT = 100  # of every reason; the counts go on
 _INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
@@ -180,10 +181,10 @@ class ImportReport:
     scrubbed: dict[str, int]
     notes: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """The report as JSON: counts and places."""
 
-        def reasons(of: dict[str, Reason]) -> list[dict[str, Any]]:
+        def reasons(of: dict[str, Reason]) -> list[Json]:
             ordered = sorted(of.items(), key=lambda item: -item[1].count)
             return [{"reason": text, "count": each.count, "places": each.places} for text, each in ordered]
 

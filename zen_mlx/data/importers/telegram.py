@@ -12,6 +12,7 @@ from typing import Any
 from ijson.common import ObjectBuilder
 
 from ...errors import DataError
+from ...fsio import Json
 from ..example import Example
 from .conversations import Message, conversations
 from .entries import Entry
@@ -28,7 +29,7 @@ def read_telegram(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
         yield from (("Telegram", example) for example in conversations(spoken, name, tally))
 
 
-def _chats(entry: Entry) -> Iterator[tuple[str | None, Iterator[dict[str, Any]]]]:
+def _chats(entry: Entry) -> Iterator[tuple[str | None, Iterator[Json]]]:
     """(your sender id if the export has it, the messages) of every chat."""
     events = _events(entry)
     me = None
@@ -47,7 +48,7 @@ def _events(entry: Entry) -> Iterator[tuple[str, str, Any]]:
         raise DataError("not valid JSON", path=entry.label) from None
 
 
-def _items(events: Iterator[tuple[str, str, Any]], prefix: str, end: str) -> Iterator[dict[str, Any]]:
+def _items(events: Iterator[tuple[str, str, Any]], prefix: str, end: str) -> Iterator[Json]:
     """Objects at `prefix`, until the array at `end` closes."""
     for where, event, value in events:
         if where == end and event == "end_array":
@@ -62,7 +63,7 @@ def _items(events: Iterator[tuple[str, str, Any]], prefix: str, end: str) -> Ite
             yield builder.value
 
 
-def _messages(items: Iterator[dict[str, Any]], name: str, me: str | None, tally: Tally) -> Iterator[Message]:
+def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) -> Iterator[Message]:
     for number, item in enumerate(items, start=1):
         identity = item.get("id")
         source = f"{name} message {identity if isinstance(identity, int) else number}"
@@ -94,7 +95,7 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _time(item: dict[str, Any]) -> float | None:
+def _time(item: Json) -> float | None:
     try:
         return float(item["date_unixtime"])
     except (KeyError, TypeError, ValueError):
