@@ -6,13 +6,14 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.generate import generate_step
 
 from ..adapter.attach import Resident, attach, detach
+from ..fsio import Json
 from ..kernels.dispatch import backend
 from .machine import memory_bytes
 from .options import Report
@@ -41,10 +42,10 @@ def subjects() -> list[Subject]:
     ]
 
 
-def measure_decode(quick: bool, report: Report) -> list[dict[str, Any]]:
+def measure_decode(quick: bool, report: Report) -> list[Json]:
     """Rows of "model", "profile" (None, "unmerged", "merged"), "tokens_per_s" and "share" of the same round's without a
     profile; "skipped" gives the reason where a model does not fit."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Json] = []
     for subject in subjects():
         report(f"decode {subject.label}", 0, None)
         if subject.needed_bytes > 0.8 * memory_bytes():
@@ -58,7 +59,7 @@ def measure_decode(quick: bool, report: Report) -> list[dict[str, Any]]:
     return rows
 
 
-def decode_rows(subject: Subject, tokens: int, rounds: int) -> list[dict[str, Any]]:
+def decode_rows(subject: Subject, tokens: int, rounds: int) -> list[Json]:
     """The rows of one model: `tokens` tokens a run, the ways of carrying a profile in turn, after a warm-up round."""
     model = subject.make()
     resident = Resident.from_profile(random_profile(model, "bench", 0, "rowcol", _AMPLITUDE))

@@ -7,10 +7,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -24,11 +23,12 @@ from ..base.stored import stored
 from ..encode.closed_form import encode
 from ..encode.lazy_weights import lazy_reader
 from ..errors import StorageError
+from ..fsio import Json
 from ..memory import peak_memory_bytes
 from .options import Options, Report
 from .paper_sizes import skeleton
 from .process import in_new_process
-from .synthetic import QWEN3_4B
+from .synthetic import QWEN3_4B, leaves
 
 _SCALE = "row"
 _LAYERS, _QUICK_LAYERS = 4, 1
@@ -38,7 +38,7 @@ _PIECE_BYTES = 8 << 20
 _WEIGHT_RMS, _DELTA_RMS = 0.02, 1e-3
 
 
-def measure(options: Options, report: Report) -> dict[str, Any]:
+def measure(options: Options, report: Report) -> Json:
     """The table's document: one pair of bf16 checkpoints of Qwen3-4B's width with random weights, every tensor changed.
 
     Rounds of reading both files and encoding them, each in a process of its own, nothing of them in the page cache where
@@ -50,10 +50,10 @@ def measure(options: Options, report: Report) -> dict[str, Any]:
     return measure_pair(config, 1 if options.quick else _ROUNDS, report)
 
 
-def measure_pair(config: Mapping[str, Any], rounds: int, report: Report) -> dict[str, Any]:
+def measure_pair(config: Json, rounds: int, report: Report) -> Json:
     """The document for a model of `config`."""
     model = skeleton(config)
-    count = sum(array.size for _, array in tree_flatten(model.parameters()))
+    count = sum(array.size for array in leaves(model))
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
         free = shutil.disk_usage(folder).free
         if 1.05 * 4 * count > free:
@@ -92,7 +92,7 @@ def measure_pair(config: Mapping[str, Any], rounds: int, report: Report) -> dict
     }
 
 
-def write_pair(model: nn.Module, config: Mapping[str, Any], base: Path, tuned: Path) -> Iterator[int]:
+def write_pair(model: nn.Module, config: Json, base: Path, tuned: Path) -> Iterator[int]:
     """Write two folders of bf16 weights drawn from one pool of normal numbers, a file a layer; yields their number."""
     rng = np.random.default_rng(0)
     weights = (rng.standard_normal(_POOL, np.float32) * _WEIGHT_RMS).astype(np.float32)
@@ -101,7 +101,7 @@ def write_pair(model: nn.Module, config: Mapping[str, Any], base: Path, tuned: P
     mx.eval(pools)
     bits = [np.array(pool.view(mx.uint16)) for pool in pools]
     groups: dict[str, list[tuple[str, tuple[int, ...], int]]] = {}
-    for name, array in tree_flatten(model.parameters()):
+    for name, array in dict(tree_flatten(model.parameters())).items():
         layer = next((part for part in name.split(".") if part.isdigit()), "rest")
         groups.setdefault(layer, []).append((name, tuple(array.shape), int(rng.integers(_POOL))))
     for folder in (base, tuned):

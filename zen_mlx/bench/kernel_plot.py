@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from .. import fsio
+from ..fsio import Json
 
 _COLORS = ("#2563eb", "#15803d", "#c2410c", "#7c3aed", "#0891b2", "#be185d")
 _GREYS = ("#5f6368", "#9aa0a6")
@@ -13,7 +13,7 @@ _LINE = {"linewidth": 1.6, "markersize": 4}
 _ACROSS = 2
 
 
-def plot_kernels(document: dict[str, Any], path: str | Path) -> None:
+def plot_kernels(document: Json, path: str | Path) -> None:
     """Time against rows, a panel a shape: kernels in colour, what they compete with dashed, and the time of reading the
     matrix at copy bandwidth dotted."""
     import matplotlib
@@ -23,13 +23,13 @@ def plot_kernels(document: dict[str, Any], path: str | Path) -> None:
     from matplotlib.ticker import FuncFormatter, NullLocator
 
     table, machine = document["tables"]["kernels"], document["machine"]
-    panels: dict[str, list[dict[str, Any]]] = {}
+    panels: dict[str, list[Json]] = {}
     for row in table["launches"]:
         panels.setdefault(f"{row['label']} {row['shape']}".strip(), []).append(row)
     rows = sorted({row["m"] for row in table["launches"]})
     kernels = list(dict.fromkeys(row["name"] for row in table["launches"] if row["kernel"]))
     peers = list(dict.fromkeys(row["name"] for row in table["launches"] if not row["kernel"]))
-    styles: dict[str, dict[str, Any]] = {
+    styles: dict[str, Json] = {
         name: {"color": _COLORS[i % len(_COLORS)], "marker": "o", **_LINE} for i, name in enumerate(kernels)
     }
     for i, name in enumerate(peers):
@@ -71,7 +71,7 @@ def plot_kernels(document: dict[str, Any], path: str | Path) -> None:
     pyplot.close(figure)
 
 
-def _time(seconds: float, _: Any = None) -> str:
+def _time(seconds: float, _: object = None) -> str:
     for factor, unit in ((1e6, "us"), (1e3, "ms")):
         if seconds * factor < 999.5:
             return f"{seconds * factor:g} {unit}"

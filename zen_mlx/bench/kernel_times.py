@@ -10,10 +10,10 @@ import importlib
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import mlx.core as mx
 
+from ..fsio import Json
 from ..kernels import reference
 from ..kernels.dispatch import backend, run
 from ..kernels.operands import Launch, SignOperand
@@ -42,7 +42,7 @@ _ROUNDS, _QUICK_ROUNDS = 5, 3
 _SLOW_S = 0.5  # who needs longer for a call sits out more rows: only its time would grow
 
 
-def measure(options: Options, report: Report) -> dict[str, Any]:
+def measure(options: Options, report: Report) -> Json:
     """The table's document: "copy_gb_per_s" and "launch_s" of this machine, "launches" (a row a shape, M and contender)
     and "decode" (a row a whole model and way of carrying a profile; none where shapes or rows were asked for)."""
     shapes = options.shapes or (_QUICK_SHAPES if options.quick else SHAPES)
@@ -51,7 +51,7 @@ def measure(options: Options, report: Report) -> dict[str, Any]:
     report("copy bandwidth", 0, None)
     copy = copy_bytes_per_s(rounds)
     kernels = choices()
-    launches: list[dict[str, Any]] = []
+    launches: list[Json] = []
     for index, shape in enumerate(shapes):
         report("kernels", index, len(shapes))
         launches += measure_shape(shape, rows, kernels, rounds, copy)
@@ -94,7 +94,7 @@ def _reference(
 
 def measure_shape(
     shape: Shape, rows: Sequence[int], kernels: Mapping[str, Launch], rounds: int, copy: float
-) -> list[dict[str, Any]]:
+) -> list[Json]:
     """Rows of "launches" for one shape; `copy` in bytes a second. "over_NAME": our time / that base matmul's;
     "mlx_1bit_speedup", "triton_speedup": their time / ours; None where there is no such thing to compare with."""
     planes = _planes(shape)

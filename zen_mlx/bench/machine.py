@@ -8,18 +8,18 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from .. import blas
+from ..fsio import Json
 from ..kernels.dispatch import backend
 
 _GPU_WORKING_SET_BYTES = 256 << 20
 _CPU_CACHE_BYTES = 32 << 20
 
 
-def describe() -> dict[str, Any]:
+def describe() -> Json:
     """The part of a document of measurements that says where and when."""
     return {
         "machine": {

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from ..base.registry import DEFAULT_MODEL
 from ..errors import ProfileNotFoundError
+from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
 from ..profiles.store import ProfileStore
@@ -29,7 +29,7 @@ BASE = DEFAULT_MODEL
 HINT = "give --finetune FOLDER, a full fine-tune of the base (scripts/closed_form.py makes one)"
 
 
-def measure(options: Options, report: Report) -> dict[str, Any]:
+def measure(options: Options, report: Report) -> Json:
     """The table's document: one entry a part, named as above; "rate" is None without `options.finetune`."""
     report("sizes", 0, None)
     sizes = measure_sizes()

@@ -7,10 +7,8 @@ import resource
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
@@ -19,18 +17,19 @@ from ..adapter.targets import targets
 from ..base.load import load_model
 from ..format.read import read
 from ..format.write import write
+from ..fsio import Json
 from .machine import memory_bytes
 from .options import Report
 from .paper_sizes import CODECS, Dimensions, dimensions, facts_of, profile_bytes, skeleton
 from .process import in_new_process
 from .switch import load_seconds, measure_switch, seconds_of
-from .synthetic import SMOLLM2_135M, dense_model, random_profile
+from .synthetic import SMOLLM2_135M, dense_model, leaves, random_profile
 
 _CODEC, _SCALE = "sign, row x col", "rowcol"
 _REPEATS = 3
 
 
-def measure_latency(quick: bool, report: Report) -> list[dict[str, Any]]:
+def measure_latency(quick: bool, report: Report) -> list[Json]:
     """Rows of "model", "mode", "file_bytes", "load_s", "switch_s", "skipped" and the "paper"'s row, or None.
 
     Random one-bit profiles of row and column scales. Unmerged, a switch touches no array of the base, so none is made;
@@ -53,11 +52,11 @@ def measure_latency(quick: bool, report: Report) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(each: Dimensions) -> dict[str, Any]:
+def _row(each: Dimensions) -> Json:
     model = skeleton(each.config)
     shapes = targets(model)
     size = profile_bytes(facts_of(each.name, each.config, model), shapes, CODECS[_CODEC](shapes))
-    row: dict[str, Any] = {"model": each.name, "mode": "unmerged", "file_bytes": size, "load_s": None, "switch_s": None}
+    row: Json = {"model": each.name, "mode": "unmerged", "file_bytes": size, "load_s": None, "switch_s": None}
     row |= {"skipped": None, "paper": each.paper}
     # The profile, its file in the page cache and two loaded ones.
     if 4 * size > memory_bytes() // 4:
@@ -65,7 +64,7 @@ def _row(each: Dimensions) -> dict[str, Any]:
     return {**row, **in_new_process(_latency, each.config)}
 
 
-def _latency(config: Mapping[str, Any]) -> dict[str, Any]:
+def _latency(config: Json) -> Json:
     model = skeleton(config)
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
         file = Path(folder) / "random.bitdelta"
@@ -79,7 +78,7 @@ def _latency(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"file_bytes": size, "load_s": statistics.median(loads), "switch_s": statistics.median(switches)}
 
 
-def measure_memory(base: Path, profile: Path, report: Report) -> list[dict[str, Any]]:
+def measure_memory(base: Path, profile: Path, report: Report) -> list[Json]:
     """Rows of "mode" ("unmerged", "merged"), "base_bytes", "file_bytes", "peak_growth_bytes" while the file is read and
     applied, and "growth_bytes" after it; each in a process of its own."""
     rows = []
@@ -93,7 +92,7 @@ def measure_memory(base: Path, profile: Path, report: Report) -> list[dict[str, 
 
 def _memory(base: Path, profile: Path, mode: str) -> dict[str, int]:
     model = load_model(base)
-    size = sum(array.nbytes for array in _arrays(model))
+    size = sum(array.nbytes for array in leaves(model))
     _forget_peak()
     before = _resident()
     attach(model, Resident.from_profile(read(profile)), mode)
@@ -103,12 +102,6 @@ def _memory(base: Path, profile: Path, mode: str) -> dict[str, int]:
         "peak_growth_bytes": max(0, _peak() - before),
         "growth_bytes": max(0, _resident() - before),
     }
-
-
-def _arrays(model: Any) -> list[mx.array]:
-    from mlx.utils import tree_flatten
-
-    return [array for _, array in tree_flatten(model.parameters())]
 
 
 def _forget_peak() -> None:

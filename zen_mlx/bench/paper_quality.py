@@ -15,6 +15,7 @@ from ..data.loss import mean_loss
 from ..data.tokens import tokenize
 from ..errors import InputError
 from ..eval.report import evaluate
+from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
 from .options import Report
@@ -38,10 +39,10 @@ DOMAINS = {"cynic": "style transfer", "hacker": "technical writing", "code": "co
 def measure_quality(
     manager: ZenPersonalizationManager,
     names: Sequence[str],
-    rate: dict[str, Any] | None,
+    rate: Json | None,
     quick: bool,
     report: Report,
-) -> dict[str, Any]:
+) -> Json:
     """ "paper": its rows. "rows": "task" (the paper's), "data", "profile", "file_bytes" and the perplexities "base",
     "fine_tune", "profile_perplexity" with "retention"; the fine-tune's only from `rate`'s one-bit row. A profile of
     `DOMAINS` is measured on that example's held-out rows, any other on hacker's."""
@@ -83,7 +84,7 @@ def measure_quality(
 
 def measure_perplexity(
     manager: ZenPersonalizationManager, names: Sequence[str], file: Path | None, quick: bool, report: Report
-) -> dict[str, Any]:
+) -> Json:
     """Plain text in windows of `WINDOW` tokens, the first eight; every token but the first counts.
 
     "text", "sha256", "windows", "window", "tokens", and "rows" of "profile" (None: the base), "loss" and "perplexity".

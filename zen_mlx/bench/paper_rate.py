@@ -15,6 +15,7 @@ from ..encode.layer_stats import LayerStats
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
 from ..format.read import read_header
+from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
 from .options import Report
@@ -53,7 +54,7 @@ CODECS: Mapping[str, Encode] = {
 
 def measure_rate(
     manager: ZenPersonalizationManager, finetune: str | None, data: Path | None, quick: bool, report: Report
-) -> dict[str, Any] | None:
+) -> Json | None:
     """ "finetune", "data", "base_loss", "reference_loss" and "rows", best ratio last: "codec", "file_bytes",
     "bits_per_weight", "ratio_fp32", "error" (||D' - D|| / ||D|| over all layers), "loss", "retention", and the paper's
     "paper_error" and "paper_retention". `quick`: the first two codecs. None without a fine-tune."""
@@ -108,7 +109,7 @@ def total_error(layers: Iterable[LayerStats]) -> float:
     return math.sqrt(lost / energy) if energy else 0.0
 
 
-def with_curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def with_curves(rows: list[Json]) -> list[Json]:
     """`rows` by ratio, each with what the paper's two curves say at its ratio."""
     ordered = sorted(rows, key=lambda row: row["ratio_fp32"])
     first = ordered[0]
@@ -122,7 +123,7 @@ def with_curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def plot(table: dict[str, Any], file: Path) -> None:
+def plot(table: Json, file: Path) -> None:
     """Retention against bits per weight, with the paper's curve; nothing without a fine-tune."""
     rate = table["rate"]
     if rate is None:

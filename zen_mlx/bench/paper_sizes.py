@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.nn as nn
 from mlx_lm import utils
@@ -19,9 +19,10 @@ from ..adapter.targets import model_count, target_count, targets
 from ..encode.byte_budget import BITS, ranks
 from ..format.spec import Facts
 from ..format.write import file_bytes
+from ..fsio import Json
 
 Shapes = Mapping[str, tuple[int, ...]]
-Layout = list[dict[str, Any]]
+Layout = list[Json]
 
 LORA_RANK = 16
 _INFO = {
@@ -39,8 +40,8 @@ class Dimensions(NamedTuple):
 
     name: str
     source: str
-    config: dict[str, Any]
-    paper: dict[str, Any] | None
+    config: Json
+    paper: Json | None
 
 
 def dimensions() -> list[Dimensions]:
@@ -52,7 +53,7 @@ def dimensions() -> list[Dimensions]:
     return sorted(found, key=lambda each: model_count(skeleton(each.config)))
 
 
-def skeleton(config: Mapping[str, Any]) -> nn.Module:
+def skeleton(config: Json) -> nn.Module:
     """The mlx-lm module of `config`, none of its arrays computed."""
     model_class, arguments = utils._get_classes(dict(config))
     model: nn.Module = model_class(arguments.from_dict(dict(config)))
@@ -95,7 +96,7 @@ def profile_bytes(facts: Facts, shapes: Shapes, layouts: Mapping[str, Layout]) -
 
 def lora_bytes(shapes: Shapes, rank: int = LORA_RANK, item_bytes: int = 2) -> int:
     """The size of mlx-lm's adapters.safetensors for a LoRA of `rank` on all of `shapes`, experts each their own."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "mlx"}}
+    entries: Json = {"__metadata__": {"format": "mlx"}}
     end = 0
     for name, (*lead, n, k) in sorted(shapes.items()):
         pairs = (
@@ -114,7 +115,7 @@ def lora_bytes(shapes: Shapes, rank: int = LORA_RANK, item_bytes: int = 2) -> in
     return 8 + len(json.dumps(entries, separators=(",", ":"))) + end
 
 
-def facts_of(name: str, config: Mapping[str, Any], model: nn.Module) -> Facts:
+def facts_of(name: str, config: Json, model: nn.Module) -> Facts:
     """What a header of the usual length would say of a profile of that model."""
     base = {
         "model": name,
@@ -133,14 +134,14 @@ def facts_of(name: str, config: Mapping[str, Any], model: nn.Module) -> Facts:
     )
 
 
-def measure_sizes() -> list[dict[str, Any]]:
+def measure_sizes() -> list[Json]:
     """Rows of "model", "codec", "file_bytes", "bits_per_weight", "ratio_fp32", "ratio_fp16" and "lora_rank_16": how many
     times the f16 LoRA's file; the codec "LoRA, r = 16, f16" is that file itself. "paper": the whitepaper's row, or None.
     """
     return [row for each in dimensions() for row in _rows(each)]
 
 
-def _rows(each: Dimensions) -> Iterator[dict[str, Any]]:
+def _rows(each: Dimensions) -> Iterator[Json]:
     model = skeleton(each.config)
     shapes, facts = targets(model), facts_of(each.name, each.config, model)
     lora = lora_bytes(shapes)

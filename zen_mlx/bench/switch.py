@@ -7,10 +7,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,20 +19,21 @@ from mlx_lm.models.cache import make_prompt_cache
 from ..adapter.attach import Resident, attach, detach, switch, targets
 from ..format.read import read
 from ..format.write import write
+from ..fsio import Json
 from .options import Options, Report
 from .process import in_new_process
-from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, random_profile
+from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, leaves, quantized_qwen3, random_profile
 
 _PROMPT_TOKENS = 4
 _PIECE_BYTES = 4 << 20
 _QUICK_LAYERS = 4
-_SUBJECTS: tuple[tuple[str, str, Callable[..., nn.Module], Mapping[str, Any]], ...] = (
+_SUBJECTS: tuple[tuple[str, str, Callable[..., nn.Module], Json], ...] = (
     ("Qwen3-4B, 4-bit", "unmerged", quantized_qwen3, QWEN3_4B),
     ("SmolLM2-135M, f32", "merged", dense_model, SMOLLM2_135M),
 )
 
 
-def measure(options: Options, report: Report) -> dict[str, Any]:
+def measure(options: Options, report: Report) -> Json:
     """The table's document: "rows", one of `measure_switch` for each random model, in a process of its own.
 
     The 4-bit model takes 5 GB. `quick` takes 3 rounds with 4 of each model's layers.
@@ -50,9 +50,7 @@ def measure(options: Options, report: Report) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def measure_switch(
-    make_model: Callable[[], nn.Module], mode: str, *, repeats: int = 5, scale: str = "row"
-) -> dict[str, Any]:
+def measure_switch(make_model: Callable[[], nn.Module], mode: str, *, repeats: int = 5, scale: str = "row") -> Json:
     """Two random profiles on the model that `make_model` builds, in `mode` "merged" or "unmerged".
 
     Times in seconds, medians of `repeats` (at least 3) after a warm-up; memory in bytes. Run it in a process of its own:
@@ -66,7 +64,7 @@ def measure_switch(
         raise ValueError(f"repeats must be at least 3, not {repeats}")
     start_bytes = _resident_bytes()
     model = make_model()
-    base_bytes = sum(array.nbytes for array in _leaves(model))
+    base_bytes = sum(array.nbytes for array in leaves(model))
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
         files = [Path(folder) / f"{name}.bitdelta" for name in "ab"]
         for seed, file in enumerate(files):
@@ -113,7 +111,7 @@ def measure_switch(
     }
 
 
-def _token(model: nn.Module, cache: list[Any], change_to: Resident | None = None) -> None:
+def _token(model: nn.Module, cache: list[object], change_to: Resident | None = None) -> None:
     if change_to is not None:
         switch(model, change_to)
     logits = model(mx.array([[1]]), cache=cache)
@@ -140,19 +138,13 @@ def load_seconds(file: Path) -> float:
     return time.perf_counter() - start
 
 
-def seconds_of(work: Callable[[], Any]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     """How long `work` takes."""
     start = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - start
     del result
     return seconds
-
-
-def _leaves(model: nn.Module) -> list[mx.array]:
-    from mlx.utils import tree_flatten
-
-    return [value for _, value in tree_flatten(model.parameters())]
 
 
 def _resident_bytes() -> int:

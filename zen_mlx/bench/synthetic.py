@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -15,8 +14,9 @@ from ..adapter.attach import model_count, target_count, targets
 from ..codec.pack import words
 from ..codec.parts import SignPart
 from ..format.spec import DeltaTensor, Profile
+from ..fsio import Json
 
-QWEN3_4B: Mapping[str, Any] = {
+QWEN3_4B: Json = {
     "model_type": "qwen3",
     "hidden_size": 2560,
     "num_hidden_layers": 36,
@@ -30,7 +30,7 @@ QWEN3_4B: Mapping[str, Any] = {
     "rope_theta": 1_000_000,
     "tie_word_embeddings": True,
 }
-SMOLLM2_135M: Mapping[str, Any] = {
+SMOLLM2_135M: Json = {
     "model_type": "llama",
     "hidden_size": 576,
     "num_hidden_layers": 30,
@@ -46,20 +46,20 @@ SMOLLM2_135M: Mapping[str, Any] = {
 }
 
 
-def dense_model(config: Mapping[str, Any], dtype: mx.Dtype = mx.float32, seed: int = 0) -> nn.Module:
+def dense_model(config: Json, dtype: mx.Dtype = mx.float32, seed: int = 0) -> nn.Module:
     """A llama or Qwen3 of `config` with random weights in `dtype`."""
     mx.random.seed(seed)
     family: Any = {"llama": llama, "qwen3": qwen3}[config["model_type"]]
     model: nn.Module = family.Model(family.ModelArgs.from_dict(dict(config)))
     model.set_dtype(dtype)
-    for array in _leaves(model):  # lazy so far: one array's f32 values at a time
+    for array in leaves(model):  # lazy so far: one array's f32 values at a time
         mx.eval(array)
     model.eval()
     return model
 
 
 def quantized_qwen3(
-    config: Mapping[str, Any] = QWEN3_4B,
+    config: Json = QWEN3_4B,
     bits: int = 4,
     group_size: int = 64,
     seed: int = 0,
@@ -111,5 +111,6 @@ def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", a
     )
 
 
-def _leaves(model: nn.Module) -> list[mx.array]:
-    return [value for _, value in tree_flatten(model.parameters())]
+def leaves(model: nn.Module) -> list[mx.array]:
+    """Every array of the model."""
+    return list(dict(tree_flatten(model.parameters())).values())

@@ -4,55 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError
+from ..fsio import Json
 from .options import Options, Report
 
 
-def _kernels(options: Options, report: Report) -> dict[str, Any]:
+def _kernels(options: Options, report: Report) -> Json:
     from .kernel_times import measure
 
     return measure(options, report)
 
 
-def _switch(options: Options, report: Report) -> dict[str, Any]:
+def _switch(options: Options, report: Report) -> Json:
     from .switch import measure
 
     return measure(options, report)
 
 
-def _encode(options: Options, report: Report) -> dict[str, Any]:
+def _encode(options: Options, report: Report) -> Json:
     from .encoding import measure
 
     return measure(options, report)
 
 
-def _paper(options: Options, report: Report) -> dict[str, Any]:
+def _paper(options: Options, report: Report) -> Json:
     from .paper import measure
 
     return measure(options, report)
 
 
-def _plot_kernels(document: dict[str, Any], file: Path) -> None:
+def _plot_kernels(document: Json, file: Path) -> None:
     from .kernel_plot import plot_kernels
 
     plot_kernels(document, file)
 
 
-def _plot_paper(document: dict[str, Any], file: Path) -> None:
+def _plot_paper(document: Json, file: Path) -> None:
     from .paper_rate import plot
 
     plot(document["tables"]["paper"], file)
 
 
-TABLES: dict[str, Callable[[Options, Report], dict[str, Any]]] = {
+TABLES: dict[str, Callable[[Options, Report], Json]] = {
     "kernels": _kernels,
     "switch": _switch,
     "encode": _encode,
     "paper": _paper,
 }
-PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"kernels": _plot_kernels, "paper": _plot_paper}
+PLOTS: dict[str, Callable[[Json, Path], None]] = {"kernels": _plot_kernels, "paper": _plot_paper}
 
 
 def choose(names: Sequence[str]) -> list[str]:
@@ -63,7 +63,7 @@ def choose(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or list(TABLES)
 
 
-def run(names: Sequence[str], options: Options, report: Report) -> dict[str, Any]:
+def run(names: Sequence[str], options: Options, report: Report) -> Json:
     """The document of `zen bench --json`: the machine, the versions, the date, then each table under its name."""
     from .machine import describe
 

@@ -25,7 +25,7 @@ _TILES = [
 
 @triton.autotune(configs=_TILES, key=["M", "N", "K"])
 @triton.jit
-def _signs(
+def _signs(  # type: ignore[no-untyped-def]  # Triton reads annotations as its own types
     X, P, Y, M, N, K, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
 ):  # x [M, K], packed [K/32, N], y [M, N], row-major
     m = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)

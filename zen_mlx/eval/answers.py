@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +12,17 @@ from ..config import Sampling
 from ..data.example import Example
 from ..engine.decoding import Decoding, render
 from ..errors import ConfigError, DataError
+from ..fsio import Json
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 ANSWERS = 4  # without being asked: enough to look at, too few to report
 ANSWER_TOKENS = 64
 INSTALL = "pip install 'zen-mlx[eval]'"
 
-Prompt = list[dict[str, Any]]
+Prompt = list[Json]
 
 
 def have_scores() -> bool:
@@ -51,7 +56,10 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
 
 
 def greedy_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Callable[[int, int], None] | None = None
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    prompts: Sequence[Prompt],
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
     """The likeliest token again and again, to the end of the turn or `ANSWER_TOKENS`."""
     answers = []

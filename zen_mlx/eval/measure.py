@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from .. import fsio
@@ -54,7 +54,7 @@ class Piece:
     done: int
 
 
-def walk(model: Any, rows: list[TokenRow]) -> Generator[Piece]:
+def walk(model: nn.Module, rows: list[TokenRow]) -> Generator[Piece]:
     """Every supervised token of `rows` once, in an order that depends on `rows` alone."""
     done = 0
     with logits_at_labels(model) as forward:
@@ -69,7 +69,7 @@ def walk(model: Any, rows: list[TokenRow]) -> Generator[Piece]:
 
 
 def measure(
-    model: Any,
+    model: nn.Module,
     rows: list[TokenRow],
     reference: Iterable[mx.array] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -129,10 +129,12 @@ def _sum(values: mx.array) -> float:
 class Beside:
     """The reference in memory beside the model: its logits are computed anew each time they are asked for."""
 
-    def __init__(self, model: Any, rows: list[TokenRow]) -> None:
-        self._model, self._rows = model, rows
+    def __init__(self, model: nn.Module, rows: list[TokenRow]) -> None:
+        self._model: nn.Module | None = model
+        self._rows = rows
 
     def __iter__(self) -> Iterator[mx.array]:
+        assert self._model is not None
         with closing(walk(self._model, self._rows)) as pieces:
             for piece in pieces:
                 yield piece.logits

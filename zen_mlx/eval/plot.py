@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import fsio
 from ..errors import InputError
+from ..fsio import Json
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLORS = ("#2563eb", "#15803d", "#c2410c", "#7c3aed", "#0891b2", "#be185d", "#a16207", "#4d7c0f")
 _GREY = "#5f6368"
@@ -78,7 +83,7 @@ def plot_rate(points: Iterable[RatePoint], path: str | Path, title: str = "", lo
     save(figure, path)
 
 
-def _label(figure: Any, axes: Any, rows: Sequence[RatePoint]) -> None:
+def _label(figure: Figure, axes: Axes, rows: Sequence[RatePoint]) -> None:
     """Write each label where it covers no point, no other label and, if it can be, no line; else it is left out."""
     from matplotlib.patheffects import withStroke
     from matplotlib.transforms import Bbox
@@ -95,7 +100,7 @@ def _label(figure: Any, axes: Any, rows: Sequence[RatePoint]) -> None:
         places: list[tuple[int, int, Any, Any]] = []
         for dx, dy in _OFFSETS:
             side = "center" if dx == 0 else "left" if dx > 0 else "right"
-            at = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "path_effects": halo}
+            at: Json = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "path_effects": halo}
             text = axes.annotate(row.label, (row.bits_per_weight, row.retention), fontsize=7, color="#3c4043", **at)
             text.set_in_layout(False)
             box = text.get_window_extent()
@@ -122,21 +127,21 @@ def pyplot_module() -> Any:
     return pyplot
 
 
-def _tidy(axes: Any, grid: str) -> None:
+def _tidy(axes: Axes, grid: Literal["both", "x", "y"]) -> None:
     axes.grid(axis=grid, color="#e8eaed", linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
-def save(figure: Any, path: str | Path) -> None:
+def save(figure: Figure, path: str | Path) -> None:
     """Publish the figure as PNG and let go of it."""
     with fsio.publish(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
     pyplot_module().close(figure)
 
 
-def plot_losses(report: dict[str, Any], path: str | Path) -> None:
+def plot_losses(report: Json, path: str | Path) -> None:
     """Bars of the losses in an `evaluate` report, base first, the reference last, each with its perplexity."""
     pyplot = pyplot_module()
     rows = [(row["profile"] or "base", row["loss"], row["perplexity"]) for row in report["results"]]

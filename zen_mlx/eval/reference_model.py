@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..adapter.attach import Resident, attach
@@ -37,7 +37,7 @@ class Reference:
     kind: str
     profile: Profile | None
 
-    def load(self, base_name: str) -> Any:
+    def load(self, base_name: str) -> nn.Module:
         """A fresh model that computes what the reference does."""
         if self.profile is None:
             return load_model(pull(self.path))
@@ -78,7 +78,7 @@ def _profile(manager: ZenPersonalizationManager, name: str, profile: Profile) ->
 
 
 def keep_logits(
-    model: Any, rows: list[TokenRow], base_bytes: int, progress: Progress | None = None
+    model: nn.Module, rows: list[TokenRow], base_bytes: int, progress: Progress | None = None
 ) -> tuple[Recorded | Beside, Measured]:
     """(the reference's logits at every supervised token, what it measures itself).
 
@@ -95,7 +95,7 @@ def keep_logits(
         except BaseException:
             kept.close()
             raise
-    both = base_bytes + sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+    both = base_bytes + sum(array.nbytes for array in dict(tree_flatten(model.parameters())).values())
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if both > 0.75 * machine:
         raise MemoryLimitError(
@@ -108,7 +108,7 @@ def keep_logits(
     return Beside(model, rows), measure(model, rows, progress=progress)
 
 
-def _vocabulary(model: Any) -> int:
+def _vocabulary(model: nn.Module) -> int:
     import mlx.core as mx
 
     return int(model(mx.array([[0]])).shape[-1])

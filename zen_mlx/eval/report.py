@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from ..base.load import load_tokenizer
 from ..base.loaded import base_info, check_base, context_length
@@ -21,6 +23,7 @@ from ..base.validate import read_config
 from ..data.examples import data_digest, load_files
 from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
+from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.common import Stage, retention
 from . import answers, tasks
@@ -36,20 +39,20 @@ class _Work:
     """What is asked of every model. prompts: to be answered; table: lm-eval's tasks, of which `limit` documents each."""
 
     rows: list[TokenRow]
-    tokenizer: Any
+    tokenizer: TokenizerWrapper
     prompts: list[answers.Prompt]
-    table: dict[str, Any] | None
+    table: Json | None
     limit: int | None
     tell: Tell
 
     def progress(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, total: self.tell(Stage(stage, done, total))
 
-    def answers(self, model: Any, name: str) -> list[str]:
+    def answers(self, model: nn.Module, name: str) -> list[str]:
         stage = self.progress(f"answers of {name}")
         return answers.greedy_answers(model, self.tokenizer, self.prompts, stage) if self.prompts else []
 
-    def tasks(self, model: Any, name: str) -> dict[str, Any]:
+    def tasks(self, model: nn.Module, name: str) -> Json:
         if self.table is None:
             return {}
         self.tell(Stage(f"tasks of {name}", 0, 0))
@@ -63,7 +66,7 @@ class _Compared:
     logits: Recorded | Beside
     measured: Measured
     answers: list[str]
-    entry: dict[str, Any]
+    entry: Json
 
 
 def evaluate(
@@ -79,7 +82,7 @@ def evaluate(
     run_code: bool = False,
     by_layer: bool = False,
     on_event: Tell | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """The document of `zen eval --json`, the base first; loss = mean nats per supervised token, nothing truncated.
 
     retention = 100 * (base - profile) / (base - reference), kl and agreement are against the reference: null without one.
@@ -175,7 +178,7 @@ def _results(
     work: _Work,
     compared: _Compared | None,
     errors: dict[str, dict[str, float]],
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[Json]:
     base = 0.0
     for name in (None, *profiles):
         with manager.using(name):

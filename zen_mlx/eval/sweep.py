@@ -12,6 +12,7 @@ from ..config import CompressOptions
 from ..data.examples import import_examples, load_examples
 from ..data.tokens import crop, tokenize
 from ..errors import ConfigError
+from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.closed_form import Compression
 from ..recipes.common import mean_of, retention
@@ -32,7 +33,7 @@ class SweepPoint:
     loss: float
     retention: float | None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         return asdict(self)
 
 
@@ -74,7 +75,7 @@ def sweep_rates(
     detach(at.model)
     base = mean_of(at.model, held, "held-out loss of the base", tell).nats
     reference = None
-    weighed: dict[Any, Any] = {}  # by kind of scale: once for all rates, the highest comes first
+    weighed: dict[tuple[str, int | None], Any] = {}  # by kind of scale: once for all rates, the highest comes first
     points = []
     for kind, own in asked(options, rates):
         make = Compression(manager.model_name, lambda: at, finetuned, own, tell)

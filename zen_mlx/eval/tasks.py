@@ -16,12 +16,17 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError, DataError, InputError
+from ..fsio import Json
 from .answers import INSTALL
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 BATCH_ROWS = 8
 _BOOTSTRAPS = 1000
@@ -29,7 +34,7 @@ _SEED = 1234
 _SUFFIXES = (".yaml", ".yml")
 
 
-def load_tasks(names: Sequence[str], *, download: bool = False, run_code: bool = False) -> dict[str, dict[str, Any]]:
+def load_tasks(names: Sequence[str], *, download: bool = False, run_code: bool = False) -> dict[str, Json]:
     """lm-eval's table of tasks and groups of these names or files, their data loaded.
 
     A relative `data_files` is looked for beside the task file. ConfigError without lm-eval, for an unknown name, and for a
@@ -47,7 +52,7 @@ def load_tasks(names: Sequence[str], *, download: bool = False, run_code: bool =
             if not Path(name).is_file():
                 raise ConfigError("no such task file", path=name, field="tasks")
         manager = TaskManager(include_defaults=len(files) < len(names))
-        table: dict[str, dict[str, Any]] = {"tasks": {}, "groups": {}, "group_map": {}}
+        table: dict[str, Json] = {"tasks": {}, "groups": {}, "group_map": {}}
         for name in names:
             for kind, found in _load(manager, name, download, run_code).items():
                 table[kind].update(found)
@@ -59,7 +64,7 @@ def load_tasks(names: Sequence[str], *, download: bool = False, run_code: bool =
 
 
 def run_tasks(
-    model: Any, tokenizer: Any, tasks: dict[str, dict[str, Any]], limit: int | None = None
+    model: nn.Module, tokenizer: TokenizerWrapper, tasks: dict[str, Json], limit: int | None = None
 ) -> dict[str, dict[str, float]]:
     """{task or group: {metric: value}} of the first `limit` documents of each task; `_stderr` beside a metric.
 
@@ -86,7 +91,7 @@ def run_tasks(
     return {name: _numbers(values) for name, values in {**found["results"], **found.get("groups", {})}.items()}
 
 
-def _wrap(model: Any, tokenizer: Any) -> Any:
+def _wrap(model: nn.Module, tokenizer: TokenizerWrapper) -> Any:
     """mlx-lm's `MLXLM` around a model that is in memory: all that its constructor does besides loading one."""
     from lm_eval.api.model import LM
     from mlx_lm.evaluate import MLXLM
@@ -99,7 +104,7 @@ def _wrap(model: Any, tokenizer: Any) -> Any:
     return wrapped
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
+def _numbers(values: Json) -> dict[str, float]:
     out = {}
     for key, value in values.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and "," in key:
@@ -108,7 +113,7 @@ def _numbers(values: dict[str, Any]) -> dict[str, float]:
     return out
 
 
-def _load(manager: Any, name: str, download: bool, run_code: bool) -> dict[str, dict[str, Any]]:
+def _load(manager: Any, name: str, download: bool, run_code: bool) -> dict[str, Json]:
     file = Path(name).resolve() if name.endswith(_SUFFIXES) else None
     if file is None and name not in manager.all_tasks:
         raise ConfigError("there is no such task", field="tasks", found=name, hint="lm-eval ls tasks")
