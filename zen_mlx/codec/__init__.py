@@ -1,1 +1,1 @@
-"""Signs, scales, factors and rows on NumPy arrays: what a delta is before it is bytes. Knows nothing about files or models."""
+"""Signs, scales, factors and rows as NumPy arrays: a delta before it is bytes. Knows nothing about files or models."""

@@ -1,4 +1,4 @@
-"""Stored arrays: the float type that one takes, and work on its rows on all cores.
+"""Stored arrays: the choice of their float type, and work on their rows on all cores.
 
     f16 where it can hold the numbers, else f32                     `narrowed`
     [work(rows) for rows in row_chunks(rows, columns)]              `over_rows`, on as many threads as there are cores

@@ -1,4 +1,4 @@
-"""tuned - base in f32, made for the rows that are asked for: neither array need be in memory.
+"""tuned - base in f32, computed for the requested rows only: neither array need be in memory.
 
 `OnDisk` is an array that stays in its file: its rows are read when they are used.
 """
@@ -86,9 +86,7 @@ def _read_into(handle: int, memory: memoryview, offset: int, path: Path) -> None
             left[:count] = data
         if not count:
             expected = f"{offset + len(memory)} bytes or more"
-            raise ModelFormatError(
-                "the file became shorter while it was read", path=path, expected=expected, found=offset + done
-            )
+            raise ModelFormatError("the file shrank during reading", path=path, expected=expected, found=offset + done)
         done += count
 
 

@@ -1,4 +1,4 @@
-"""delta = diag(u) . U . diag(l) . V^T . diag(v): factors of low rank, in groups of columns that share a number of bits.
+"""delta = diag(u) . U . diag(l) . V^T . diag(v): low-rank factors, in groups of columns that share a number of bits.
 
     bits   a column of U or V
     1      +1 or -1

@@ -37,10 +37,12 @@ def encode_factor(
     """
     if left.ndim < 2 or right.shape != (*left.shape[:-2], *right.shape[-2:-1], left.shape[-1]):
         found = (left.shape, right.shape)
-        raise ConfigError("factors that do not fit", field="shape", expected="[.., N, r] and [.., K, r]", found=found)
+        raise ConfigError(
+            "the shapes of the factors do not match", field="shape", expected="[.., N, r] and [.., K, r]", found=found
+        )
     pairs = _check((*left.shape[:-1], right.shape[-2]), groups, u, v, dtype)
     if sum(rank for _, rank in pairs) != left.shape[-1]:
-        raise ConfigError("ranks that do not fit", field="groups", expected=left.shape[-1], found=pairs)
+        raise ConfigError("the ranks do not match", field="groups", expected=left.shape[-1], found=pairs)
     sides = [np.array(side.swapaxes(-1, -2), dtype=np.float32, order="C") for side in (left, right)]
     if not all(np.isfinite(side).all() for side in sides):
         raise ConfigError("a factor is not finite", field="factors", expected="finite numbers", found="NaN or infinity")
@@ -82,7 +84,7 @@ def encode_svd(
     pairs = _check(delta.shape, groups, u, v, dtype)
     if moment is not None and (u is not None or v is not None or moment.shape != (delta.shape[-1],) * 2):
         expected = f"[{delta.shape[-1]}, {delta.shape[-1]}], without u and v"
-        raise ConfigError("a moment that does not fit", field="moment", expected=expected, found=moment.shape)
+        raise ConfigError("bad shape of the input statistics", field="moment", expected=expected, found=moment.shape)
     n, k = delta.shape[-2:]
     lead = delta.shape[:-2]
     rests = delta.reshape(-1, n, k)

@@ -25,9 +25,7 @@ def words(k: int) -> int:
 def pack_signs(delta: Delta) -> np.ndarray:
     """delta [..., K] of any float -> u32 [..., ceil(K/32)]; zero and -0.0 pack as 1 (+1), pad bits are 0."""
     if delta.ndim < 1 or delta.shape[-1] < 1:
-        raise ConfigError(
-            "signs need at least one column", field="shape", expected="[..., K], K >= 1", found=delta.shape
-        )
+        raise ConfigError("signs need a column", field="shape", expected="[..., K], K >= 1", found=delta.shape)
     packed = empty_bits(delta.shape)
     flat, out = delta.reshape(-1, delta.shape[-1]), packed.reshape(-1, packed.shape[-1])
     over_rows(lambda rows: pack_rows(flat[rows], out[rows]), *flat.shape)

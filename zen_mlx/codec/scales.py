@@ -8,7 +8,7 @@
 
 The first three and `block` are the mean of the non-zero |delta| they cover; nothing but zeros gives 0. `rowcol` is the
 least-squares rank-one fit of the non-zero |delta|, by alternating row and column solutions from the columns' means on:
-all terms are >= 0, so it stays >= 0, and three passes settle it. Only the product of row and col is determined; they
+all terms are >= 0, so it stays >= 0, and three passes suffice. Only the product of row and col is determined; they
 are given equal means.
 """
 

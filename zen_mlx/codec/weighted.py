@@ -1,4 +1,4 @@
-"""Scales of a sign plane that are least in what comes out of the layer: E ||(D - scale * S) x||^2, given C = E[x x^T].
+"""Sign-plane scales with the least error of a layer's output: E ||(D - scale * S) x||^2, given C = E[x x^T].
 
 With d_n and s_n the rows of the delta D and of its signs S [N, K], and C [K, K] uncentred:
 

@@ -61,12 +61,7 @@ def parse_header(fd: int, size: int, path: Path) -> tuple[Header, str, int]:
     check_facts(value, fail)
     payload_sha256 = value["payload_sha256"]
     if not isinstance(payload_sha256, str) or not _SHA256.fullmatch(payload_sha256):
-        fail(
-            "bad digest",
-            field="payload_sha256",
-            expected="64 lower-case hexadecimal digits",
-            found=show(payload_sha256),
-        )
+        fail("bad digest", field="payload_sha256", expected="64 lower-case hex digits", found=show(payload_sha256))
     tensors = _tensors(value, size - start, fail, unsupported)
     header = Header(
         info=value["profile"],
@@ -117,24 +112,20 @@ def _parse(text: str, fail: Fail) -> Json:
     opened = text.count("[") + text.count("{")
     estimate = 3 * sys.getsizeof(text) + 72 * opened + 36 * text.count(",")
     if estimate > _MAX_PARSED_BYTES:
-        fail(
-            "the header holds too much", field="header", expected=f"<= {_MAX_PARSED_BYTES} bytes parsed", found=estimate
-        )
+        fail("the header is too large", field="header", expected=f"<= {_MAX_PARSED_BYTES} bytes parsed", found=estimate)
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
         if not isinstance(value, dict):
             fail("the header is not an object", field="header", expected="an object", found=type(value).__name__)
         same = _is_canonical(value, text)
     except _DuplicateKey as error:
-        fail("a key is named twice", field="header", expected="unique keys", found=show(str(error)))
+        fail("a key occurs twice", field="header", expected="unique keys", found=show(str(error)))
     except RecursionError:
-        fail("the header nests too deep", field="header", expected="flat values", found="deep nesting")
+        fail("the header is nested too deeply", field="header", expected="flat values", found="deep nesting")
     except ValueError as error:
         fail("the header is not JSON", field="header", expected="JSON", found=str(error)[:200])
     if not same:
-        fail(
-            "the header is not canonical JSON", field="header", expected="its own re-serialization", found="other text"
-        )
+        fail("the header is not canonical JSON", field="header", expected="its re-serialization", found="other text")
     return value
 
 
@@ -209,10 +200,10 @@ def _tensors(value: Json, available: int, fail: Fail, unsupported: Fail) -> dict
         next_layout = max(next_layout, layout_index + 1)
         key = name.encode()
         if len(key) > MAX_NAME_BYTES:
-            fail("bad length of a name", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
+            fail("bad name length", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
         if key <= last:
             expected = f"a name after {show(last.decode())}"
-            fail("tensors are not in order, or named twice", field=where, expected=expected, found=show(name))
+            fail("tensors are not in order, or one occurs twice", field=where, expected=expected, found=show(name))
         last = key
         shape, layout = tuple(entry[2]), known[layout_index]
         shape = shapes.setdefault(shape, shape)
@@ -229,11 +220,11 @@ def _tensors(value: Json, available: int, fail: Fail, unsupported: Fail) -> dict
         if offset > available:
             fail("the file is cut short", field=name, expected=f"{offset} bytes of payload or more", found=available)
     if next_layout != len(known):
-        fail("a layout is not used", field="layouts", expected=next_layout, found=len(known))
+        fail("a layout is never used", field="layouts", expected=next_layout, found=len(known))
     if not all(used):
-        fail("a string is not used", field=f"strings[{used.index(0)}]", expected="used by a tensor", found="unused")
+        fail("a string is never used", field=f"strings[{used.index(0)}]", expected="used by a tensor", found="unused")
     if offset != available:
-        fail("the payload has another length", field="payload", expected=offset, found=available)
+        fail("the payload has the wrong length", field="payload", expected=offset, found=available)
     return out
 
 
@@ -273,16 +264,16 @@ def _check_entry(
             fail("index out of range", field=where, expected=f"an integer from 0 to {limit - 1}", found=show(index))
     wanted = 5 if any(part["kind"] == "rows" for part in layouts[layout]) else 4
     if len(entry) != wanted:
-        fail("a number of rows goes with a rows part", field=where, expected=f"{wanted} entries", found=show(entry))
+        fail("a number of rows is missing or extra", field=where, expected=f"{wanted} entries", found=show(entry))
     if rest and type(rest[0]) is not int:
         fail("bad number of rows", field=where, expected="an integer", found=show(rest[0]))
     check_shape(shape, where, fail)
     length = len(strings[head]) + len(strings[tail])
     if not 0 < length <= MAX_NAME_BYTES:
-        fail("bad length of a name", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=length)
+        fail("bad name length", field=where, expected=f"1 to {MAX_NAME_BYTES} bytes", found=length)
     name = strings[head] + strings[tail]
     if split_name(name) != (strings[head], strings[tail]):
         found = f"{show(strings[head])} + {show(strings[tail])}"
-        fail("a name is split at another place", field=where, expected=show(split_name(name)), found=found)
+        fail("a name is split at the wrong place", field=where, expected=show(split_name(name)), found=found)
     used[head] = used[tail] = 1
     return name, layout, rest[0] if rest else None

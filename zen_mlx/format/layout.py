@@ -1,4 +1,4 @@
-"""How a tensor's parts are described in the header and lie in the payload: one rule for reader and writer.
+"""A tensor's parts as the header describes them and the payload stores them: one rule for reader and writer.
 
 part  <->  layout_of(part) + arrays_of(part)  <->  part_of(entry, arrays)
 """
@@ -167,7 +167,7 @@ def check_layout(parts: object, where: str, fail: Fail, unsupported: Fail) -> No
         kind = part["kind"]
         if kind not in _FIELDS:
             expected = ", ".join(_FIELDS)
-            unsupported("this version reads no such part", field=f"{at}.kind", expected=expected, found=show(kind))
+            unsupported("this version cannot read such a part", field=f"{at}.kind", expected=expected, found=show(kind))
         fields = _FIELDS[kind]
         if kind == "sign":
             if not isinstance(part.get("scale"), str) or part["scale"] not in SCALES:
@@ -185,7 +185,7 @@ def check_layout(parts: object, where: str, fail: Fail, unsupported: Fail) -> No
             _check_factor(part, at, fail)
         kinds.append(kind)
     if kinds.count("rows") > 1:
-        fail("more than one part of rows", field=where, expected="one, of all the rows", found=kinds.count("rows"))
+        fail("more than one rows part", field=where, expected="one, of all the rows", found=kinds.count("rows"))
 
 
 def _check_factor(part: Json, at: str, fail: Fail) -> None:
@@ -203,13 +203,13 @@ def _check_factor(part: Json, at: str, fail: Fail) -> None:
         bits, rank = group
         if bits not in FACTOR_BITS or bits >= last:
             lower = [each for each in FACTOR_BITS if each < last]
-            fail("bits that do not exist, or do not fall", field=where, expected=lower, found=show(bits))
+            fail("the bits of the groups are invalid or do not decrease", field=where, expected=lower, found=show(bits))
         if rank < 1:
             fail("bad rank", field=where, expected=">= 1", found=show(rank))
         last = bits
     stored = part["u"] or part["v"] or any(_has_scales(bits) for bits, _ in groups)
     if not stored and part["dtype"] != "f16":
-        fail("a dtype of nothing", field=f"{at}.dtype", expected="f16: no u, v or l is stored", found=part["dtype"])
+        fail("the dtype has no array", field=f"{at}.dtype", expected="f16: no u, v or l is stored", found=part["dtype"])
 
 
 def check_fits(layout: Sequence[Json], shape: tuple[int, ...], rows: int | None, where: str, fail: Fail) -> None:
@@ -221,7 +221,7 @@ def check_fits(layout: Sequence[Json], shape: tuple[int, ...], rows: int | None,
         if kind == "factor":
             rank = sum(group[1] for group in entry["groups"])
             if rank > min(shape[-2:]):
-                fail("a higher rank than the matrix", field=where, expected=f"<= {min(shape[-2:])}", found=show(rank))
+                fail("the rank exceeds the matrix's", field=where, expected=f"<= {min(shape[-2:])}", found=show(rank))
         if kind == "rows":
             if len(shape) != 2:
                 fail("a rows part needs a matrix", field=where, expected="[N, K]", found=show(shape))

@@ -1,4 +1,4 @@
-"""payload bytes -> one buffer per tensor, hashed on the way: pieces of 4 MiB, read and hashed by a few threads.
+"""payload bytes -> one buffer per tensor: pieces of 4 MiB, read and hashed by a few threads.
 
 `preadv` scatters a piece straight into the buffers, so no byte is copied; the gaps between them go to a scratch that must
 be zero. The numbers that a part may hold are checked in chunks: pad bits 0, scales finite and >= 0, values finite, row
@@ -31,7 +31,7 @@ def read_payload(
     """(name, u8 buffer) of each tensor in file order; everything is read and hashed before the first is given out.
 
     The layout was checked against `size` before. sha256: of the concatenated digests of the pieces.
-    Errors: `fail` for another digest, a gap between tensors that is not zero, or a file that became shorter.
+    Errors: `fail` for another digest, a gap between tensors that is not zero, or a file that shrank.
     """
     offsets, buffers, shares = _regions(tensors)
 
@@ -55,7 +55,7 @@ def read_payload(
                 vectors.append(view)
                 at += len(view)
             if not _read_exactly(fd, vectors, start + first):
-                fail("the file became shorter while it was read", field="payload", expected=size, found=f"< {at}")
+                fail("the file shrank during reading", field="payload", expected=size, found=f"< {at}")
             for view in vectors:
                 digest.update(view)
             for where, view in gaps:
@@ -181,6 +181,6 @@ def check_rows(rows: np.ndarray, end: int, where: str, fail: Fail) -> None:
         some = rows[max(0, start - 1) : start + _CHUNK]
         if not (some[1:] > some[:-1]).all():
             at = start + int((some[1:] <= some[:-1]).argmax()) + (start == 0)
-            fail("row numbers do not rise", field=where, expected=f"> {rows[at - 1]}", found=int(rows[at]))
+            fail("row numbers do not increase", field=where, expected=f"> {rows[at - 1]}", found=int(rows[at]))
     if int(rows[-1]) >= end:
-        fail("a row past the last", field=where, expected=f"< {end}", found=int(rows[-1]))
+        fail("a row number is past the last row", field=where, expected=f"< {end}", found=int(rows[-1]))

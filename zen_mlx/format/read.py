@@ -1,4 +1,4 @@
-"""`.bitdelta` bytes -> Profile: the profile that was written, or a `FormatError` that says what is wrong with the file.
+"""`.bitdelta` bytes -> Profile: the profile that was written, or a `FormatError` that names the fault in the file.
 
 Every size is checked against the real length of the file before anything is allocated, so memory stays under the size
 of the file + 64 MiB whatever the header claims.
@@ -60,14 +60,12 @@ def _version(fd: int, size: int, path: Path) -> int:
     head = os.pread(fd, PREFIX_BYTES, 0)
     if head[: len(MAGIC)] != MAGIC:
         if MAGIC.startswith(head):
-            raise FormatError(
-                "the file is cut short", path=path, field="magic", expected="64 bytes or more", found=size
-            )
+            raise FormatError("the file is cut short", path=path, field="magic", expected=">= 64 bytes", found=size)
         raise UnsupportedFormat(
             "not a .bitdelta file", path=path, field="magic", expected=str(MAGIC), found=str(head[: len(MAGIC)])
         )
     if len(head) < 16:
-        raise FormatError("the file is cut short", path=path, field="flags", expected="16 bytes or more", found=size)
+        raise FormatError("the file is cut short", path=path, field="flags", expected=">= 16 bytes", found=size)
     version, flags = int.from_bytes(head[8:12], "little"), int.from_bytes(head[12:16], "little")
     if version not in (1, 2):
         raise UnsupportedFormat("unknown version", path=path, field="version", expected="1 or 2", found=version)

@@ -71,7 +71,7 @@ class Cursor:
         begin = self.skip(count, field)
         data = read_exactly(self._fd, begin, count)
         if data is None:
-            self._fail("the file became shorter while it was read", field=field, expected=count, found="end of file")
+            self._fail("the file shrank during reading", field=field, expected=count, found="end of file")
         return data
 
     def u32(self, field: str) -> int:

@@ -1,4 +1,4 @@
-"""What a `.bitdelta` file says: the profile and its tensors, with the rules for names, shapes and facts.
+"""Content of a `.bitdelta` file: the profile and its tensors, with the rules for names, shapes and facts.
 
 Both `read` and `write` take every rule from here and from `layout`, so they cannot disagree.
 """

@@ -1,4 +1,4 @@
-"""Version 1, the whitepaper's Appendix A: blocks of signs with f32 scales, no digest. This room reads it.
+"""Version 1 reader, the whitepaper's Appendix A: blocks of signs with f32 scales, no digest.
 
 A block becomes a part: 1 scale -> `tensor`, shape[0] -> `row`, one per 128 columns -> `block`; a vector -> dense;
 blocks `X.weight.0` to `X.weight.E-1` of equal shape -> one tensor [E, N, K].
@@ -88,7 +88,7 @@ def read(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> Profi
     memory_bytes += sum(_BLOCK_OBJECT_BYTES * len(group.blocks) for group in groups.values())
     limit = size + MAX_OBJECT_BYTES
     if memory_bytes > limit:
-        unsupported("too narrow rows for this reader", field="shape", expected=f"<= {limit} bytes", found=memory_bytes)
+        unsupported("the rows are too narrow", field="shape", expected=f"<= {limit} bytes", found=memory_bytes)
     tensors = {}
     for name in list(groups):
         group = groups.pop(name)
@@ -123,7 +123,7 @@ def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tupl
     while not cursor.ended:
         name = cursor.text(f"name of block {len(blocks)}", MAX_NAME_BYTES)
         if not name or name in blocks:
-            fail("a block's name is empty or taken", field="name", expected="unique names", found=show(name))
+            fail("a block's name is empty or occurs twice", field="name", expected="unique names", found=show(name))
         if len(blocks) == MAX_TENSORS:
             fail("too many blocks", field="blocks", expected=f"<= {MAX_TENSORS}", found=f"> {MAX_TENSORS}")
         blocks[name] = _scan_block(cursor, name, fail)
@@ -131,7 +131,7 @@ def _scan(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) -> tupl
         fail("the file has no blocks", field="blocks", expected=">= 1", found=0)
     elements = sum(math.prod(block.shape) for block in blocks.values())
     if elements != count:
-        fail("the blocks hold another number of elements", field="parameter count", expected=count, found=elements)
+        fail("the blocks hold the wrong number of elements", field="parameter count", expected=count, found=elements)
     # The ratio is the only trace of the whole model's size; one that makes no sense counts as unknown.
     model_count = round(ratio * size / 4)
     facts = {
@@ -204,7 +204,7 @@ def _group(blocks: dict[str, _Block]) -> dict[str, _Group]:
 def _scales(fd: int, name: str, block: _Block, fail: Fail) -> np.ndarray:
     data = read_exactly(fd, block.scales_at, 4 * block.scale_count)
     if data is None:
-        fail("the file became shorter while it was read", field=show(name), expected="scales", found="end of file")
+        fail("the file shrank during reading", field=show(name), expected="scales", found="end of file")
     scales = np.frombuffer(data, dtype="<f4")
     check_scales(scales, f"{show(name)}.scales", fail)
     return scales
@@ -213,11 +213,7 @@ def _scales(fd: int, name: str, block: _Block, fail: Fail) -> np.ndarray:
 def _lift(scales: np.ndarray, block: _Block, kind: str) -> np.ndarray:
     """The block's scales written as the richer `kind`, flat."""
     rows = math.prod(block.shape[:-1])
-    wanted = {
-        "tensor": math.prod(block.shape[:-2]),
-        "row": rows,
-        "block": rows * -(-block.shape[-1] // BLOCK),
-    }[kind]
+    wanted = {"tensor": math.prod(block.shape[:-2]), "row": rows, "block": rows * -(-block.shape[-1] // BLOCK)}[kind]
     return np.repeat(scales, wanted // len(scales))
 
 
@@ -232,7 +228,7 @@ def _sign(fd: int, name: str, group: _Group, fail: Fail) -> SignPart:
     for block in group.blocks:
         rows = math.prod(block.shape[:-1])
         if not read_rows(fd, block.bits_at, columns, bits[row : row + rows]):
-            fail("the file became shorter while it was read", field=show(name), expected="signs", found="end of file")
+            fail("the file shrank during reading", field=show(name), expected="signs", found="end of file")
         row += rows
         lifted = _lift(_scales(fd, name, block, fail), block, kind)
         scales[at : at + len(lifted)] = lifted
@@ -250,7 +246,7 @@ def _dense(fd: int, name: str, group: _Group, fail: Fail) -> DensePart:
         some = values[start : start + _DENSE_STEP]
         data = read_exactly(fd, block.bits_at + start // 8, -(-len(some) // 8))
         if data is None:
-            fail("the file became shorter while it was read", field=show(name), expected="signs", found="end of file")
+            fail("the file shrank during reading", field=show(name), expected="signs", found="end of file")
         some[:] = np.unpackbits(np.frombuffer(data, np.uint8), count=len(some), bitorder="little")
         some *= 2
         some -= 1

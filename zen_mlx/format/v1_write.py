@@ -46,7 +46,7 @@ def write_v1(profile: Profile, names: list[str], file: BinaryIO, fail: Fail) -> 
     for name in names:
         for block_name, tensor in _matrices(name, profile.tensors[name], lost):
             if block_name in taken:
-                fail("two tensors want one name", field=name, expected="unique names", found=block_name)
+                fail("two tensors have one name", field=name, expected="unique names", found=block_name)
             taken.add(block_name)
             if len(taken) > MAX_TENSORS:
                 fail("too many blocks", field="tensors", expected=f"<= {MAX_TENSORS}", found=len(taken))

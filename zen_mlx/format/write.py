@@ -74,7 +74,7 @@ def _checked_names(profile: Profile, fail: Fail) -> list[str]:
         except UnicodeEncodeError:
             fail("a name is not Unicode text", field="tensors", expected="UTF-8", found=ascii(name))
         if not 0 < len(key) <= MAX_NAME_BYTES:
-            fail("bad length of a name", field="tensors", expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
+            fail("bad name length", field="tensors", expected=f"1 to {MAX_NAME_BYTES} bytes", found=len(key))
         objects += _check_tensor(name, tensor, fail)
         if not all(_is_zero(part) for part in tensor.parts):
             keyed.append((key, name))
@@ -154,13 +154,7 @@ def _header(names: list[str], tensors: Mapping[str, _Described], facts: Facts) -
         if index == len(layouts):
             layouts.append(layout)
         entries.append([at[head], at[tail], list(shape), index, *([] if rows is None else [rows])])
-    return {
-        **_facts(facts),
-        "layouts": layouts,
-        "payload_sha256": "0" * 64,
-        "strings": strings,
-        "tensors": entries,
-    }
+    return {**_facts(facts), "layouts": layouts, "payload_sha256": "0" * 64, "strings": strings, "tensors": entries}
 
 
 def _facts(facts: Facts) -> Json:

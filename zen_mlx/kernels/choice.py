@@ -1,4 +1,4 @@
-"""(backend, rows, variant) -> launch: which kernel runs, from one table of row counts.
+"""(backend, rows, variant) -> launch: the kernel that runs, from one table of row counts.
 
 A kernel of ours runs only after its self-test has passed in this process. What it fails, or a backend lacks, MLX's own
 operations compute, and a warning says so once and why. `ZEN_KERNELS` is for people who must know: `reference` unpacks
@@ -143,9 +143,7 @@ def works(where: str, name: str, variant: Hashable, error: Callable[[], float], 
     outcome = _checks[key]
     if outcome.reason is not None:
         if settings().mode == "custom":
-            raise KernelError(
-                f"the {where} kernel {name} does not work here: {outcome.reason}", hint="unset ZEN_KERNELS"
-            )
+            raise KernelError(f"the {where} kernel {name} fails here: {outcome.reason}", hint="unset ZEN_KERNELS")
         if (where, name) not in _warned:
             _warned.add((where, name))
             warnings.warn(

@@ -141,7 +141,7 @@ def _plane(sign: SignOperand, k: int, xs: np.ndarray, out: np.ndarray) -> _Plane
 def select(
     x: mx.array, signs: Sequence[SignOperand], y_bases: Sequence[mx.array | None], slots: mx.array | None
 ) -> list[mx.array]:
-    """`parts.Launch`. NotEvaluable while MLX traces; under `mx.grad` it must be wrapped: alone it has no gradient."""
+    """`operands.Launch`. NotEvaluable while MLX traces; under `mx.grad` it must be wrapped: alone it has no gradient."""
     x32 = x.astype(mx.float32)
     # The base product runs beside the kernel; the sum with it is left to MLX, which saves waiting for it here.
     _evaluate([x32, slots, *(array for sign in signs for array in sign)], y_bases)

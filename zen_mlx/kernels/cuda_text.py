@@ -1,4 +1,4 @@
-"""(form of a launch) -> the CUDA text of its kernel, as MLX's constructor takes it.
+"""(form of a launch) -> the CUDA text of its kernel, in the form MLX's constructor takes.
 
 A kernel file of `cuda_kernels/` holds template functions; the body written here finds the projection a block works on
 and calls the function with that projection's arrays, null pointers for absent ones. MLX finds a compiled kernel, in

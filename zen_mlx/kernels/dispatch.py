@@ -1,7 +1,7 @@
-"""The one door to the kernels: y = y_base + sum over parts of part(x), on whatever device MLX runs.
+"""The one door to the kernels: y = y_base + sum over parts of part(x), on the device that MLX uses.
 
-A `Sign` part is the equation of `reference` with its arrays in [slots, ...] form, a `Dense` part x @ values[slot]^T, a
-`Factor` part two thin products. All are tuples of arrays only, so that a layer holding them can be seen by `mx.compile`
+A sign part is the equation of `reference` with its arrays in [slots, ...] form, a dense part x @ values[slot]^T, a
+factor part two thin products. All are tuples of arrays only, so that a layer holding them can be seen by `mx.compile`
 as state. Which kernel computes a product is `choice`'s; every way in here is differentiable in x, y_base and the scales.
 """
 
@@ -54,12 +54,10 @@ def _check(x: mx.array, packed: mx.array, **arrays: mx.array | None) -> None:
     k, (s, n, found) = x.shape[-1], packed.shape
     expected = {"row": (s, n), "col": (s, k), "slots": x.shape[:-1], "y_base": (*x.shape[:-1], n)}
     if found != -(-k // 32):
-        raise TargetError("signs do not fit x", field="packed", expected=-(-k // 32), found=found)
+        raise TargetError("the signs' shape does not match x", field="packed", expected=-(-k // 32), found=found)
     for name, array in arrays.items():
         if array is not None and array.shape != expected[name]:
-            raise TargetError(
-                "a kernel operand has the wrong shape", field=name, expected=expected[name], found=array.shape
-            )
+            raise TargetError("wrong shape of a kernel operand", field=name, expected=expected[name], found=array.shape)
 
 
 def sign_matmul(
@@ -139,7 +137,7 @@ def dense_delta(parts: Sequence[Operand], n: int, k: int) -> mx.array:
             delta = sign_dense(part.packed, k, part.row, part.col, part.block)
         total = delta if total is None else total + delta
     if total is None:
-        raise TargetError("a delta without parts", field="parts", expected="at least one", found=0)
+        raise TargetError("a delta has no parts", field="parts", expected="at least one", found=0)
     return total
 
 

@@ -1,4 +1,4 @@
-"""y[m,:] = y_base[m,:] + u * U^T (scale * V (v * x[m,:])): the two thin products of a part of low rank, s = slots[m].
+"""y[m,:] = y_base[m,:] + u * U^T (scale * V (v * x[m,:])): the two thin products of a low-rank part, s = slots[m].
 
     right   V [g, K] of a group, left U [g, N]: both lie a column of the factor to a row
     Values  f16 or f32, as a dense matmul

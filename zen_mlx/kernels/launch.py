@@ -1,4 +1,4 @@
-"""[y_1, ..] = launch(x, ..): from the axes a model has to the two that a kernel takes, and back."""
+"""[y_1, ..] = launch(x, ..): from a model's axes to the two axes of a kernel, and back."""
 
 from __future__ import annotations
 

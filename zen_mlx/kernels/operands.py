@@ -1,4 +1,4 @@
-"""The operands every backend shares: what a profile holds for one layer, and the form in which a kernel is called."""
+"""The operands that all backends share: the arrays of one layer's profile, and the signature of a kernel launch."""
 
 from __future__ import annotations
 
@@ -69,10 +69,7 @@ class NotEvaluable(Exception):
     """A launch that reads host memory was given an array that MLX is tracing, which has no values yet."""
 
 
-Launch = Callable[
-    [mx.array, Sequence[SignOperand], Sequence[mx.array | None], mx.array | None],
-    Sequence[mx.array],
-]
+Launch = Callable[[mx.array, Sequence[SignOperand], Sequence[mx.array | None], mx.array | None], Sequence[mx.array]]
 """launch(x, signs, y_bases, slots) -> one y a projection: the equation of `reference`, for 1 to 3 projections of one x.
 
     x        [M, K]      f32, f16 or bf16, M >= 1, any strides

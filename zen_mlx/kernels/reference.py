@@ -156,7 +156,7 @@ def launch(
     slots: mx.array | None,
     unpack: bool = True,
 ) -> list[mx.array]:
-    """The equation for several projections of one x: `parts.Launch` in MLX's operations."""
+    """The equation for several projections of one x: `operands.Launch` in MLX's operations."""
     return [
         sign_matmul(x, s.packed, row=s.row, col=s.col, block=s.block, slots=slots, y_base=y, unpack=unpack)
         for s, y in zip(signs, y_bases, strict=True)

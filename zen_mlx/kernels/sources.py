@@ -1,4 +1,4 @@
-"""The text of a kernel file: `metal_kernels/` and `cuda_kernels/` lie inside an installed package, else in the clone."""
+"""Source text of a kernel: `metal_kernels/` and `cuda_kernels/` lie inside an installed package, else in the clone."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ REFUSED: dict[str, tuple[tuple[int, ...], list[Part]]] = {
     "rows of experts": ((2, 3, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)]),
     "no rows": ((3, 40), [RowsPart(np.zeros(0, np.uint32), ROW_VALUES[:0])]),
     "more rows than there are": ((1, 40), [RowsPart(np.array([0, 1], np.uint32), ROW_VALUES)]),
-    "a row past the last": ((3, 40), [RowsPart(np.array([0, 3], np.uint32), ROW_VALUES)]),
+    "a row number is past the last row": ((3, 40), [RowsPart(np.array([0, 3], np.uint32), ROW_VALUES)]),
     "a row twice": ((3, 40), [RowsPart(np.array([1, 1], np.uint32), ROW_VALUES)]),
     "signed row numbers": ((3, 40), [RowsPart(np.array([0, 1]), ROW_VALUES)]),
     "other values than rows": ((3, 40), [RowsPart(np.array([0], np.uint32), ROW_VALUES)]),

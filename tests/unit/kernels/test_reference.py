@@ -224,5 +224,5 @@ def test_parts_are_summed_and_rounded_once() -> None:
     half = dispatch.add_parts(x, parts, y_base.astype(mx.bfloat16), mx.array(slots))
     close(half, want - np.array(y_base) + np.array(y_base.astype(mx.bfloat16).astype(mx.float32)), mx.bfloat16)
     np.testing.assert_allclose(np.array(dispatch.dense_delta(parts, 6, 40)), delta, atol=1e-6)
-    with pytest.raises(TargetError, match="without parts"):
+    with pytest.raises(TargetError, match="no parts"):
         dispatch.dense_delta((), 6, 40)
