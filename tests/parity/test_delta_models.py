@@ -171,7 +171,7 @@ def test_four_bit_base(kind: str) -> None:
     want = replaced(build(kind, bits=4), profile)
     state = snapshot(model)
     resident = Resident.from_profile(profile)
-    with pytest.raises(TargetError, match="merged into quantized"):
+    with pytest.raises(TargetError, match="cannot take a merged delta"):
         attach(model, resident, "merged")
     assert snapshot(model) == state
     attach(model, resident)

@@ -135,7 +135,7 @@ def test_a_written_file_is_checked_by_its_header(tmp_path) -> None:
 )  # fmt: skip
 def test_what_cannot_grow_is_refused(name: str, tensor: DeltaTensor) -> None:
     model = build(True)
-    with pytest.raises(TargetError, match="another shape"):
+    with pytest.raises(TargetError, match="wrong shape"):
         attach(model, Resident.from_profile(profile({name: tensor})))
 
 

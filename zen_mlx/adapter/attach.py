@@ -182,9 +182,7 @@ def _check(slots: dict[str, _Slot], tensors: Mapping[str, HasShape]) -> None:
             )
         more_rows = tensor.rows is not None and tensor.shape[1:] == expected[1:] and tensor.shape[0] > expected[0]
         if tensor.shape != expected and not (more_rows and not slot.beside and can_grow(name, slot.module, slot.key)):
-            raise TargetError(
-                "a delta has another shape than its parameter", field=name, expected=expected, found=tensor.shape
-            )
+            raise TargetError("a delta has the wrong shape", field=name, expected=expected, found=tensor.shape)
 
 
 def _resolve(slots: dict[str, _Slot], resident: Resident, mode: str) -> str:
@@ -193,12 +191,7 @@ def _resolve(slots: dict[str, _Slot], resident: Resident, mode: str) -> str:
     if mode == "auto":
         return "merged" if backend() == "cpu" and dtypes <= {mx.float32} else "unmerged"
     if mode == "merged" and not all(mx.issubdtype(dtype, mx.floating) for dtype in dtypes):
-        raise TargetError(
-            "a delta cannot be merged into quantized weights",
-            field="mode",
-            expected="unmerged",
-            found=mode,
-        )
+        raise TargetError("quantized weights cannot take a merged delta", field="mode", expected="unmerged", found=mode)
     return mode
 
 
@@ -216,7 +209,7 @@ def attach(model: nn.Module, resident: Resident, mode: str = "auto") -> nn.Modul
     take the delta, or a merge whose rounding would lose more than 5 % of it.
     """
     if mode not in MODES:
-        raise ConfigError("unknown mode of attaching a profile", field="mode", expected=", ".join(MODES), found=mode)
+        raise ConfigError("unknown attach mode", field="mode", expected=", ".join(MODES), found=mode)
     state = _attachment(model)
     slots = _slots(model) if state is None else state.slots
     _check(slots, resident.tensors)

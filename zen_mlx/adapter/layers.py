@@ -83,9 +83,7 @@ def _expert_rows(x: mx.array, indices: mx.array, y: mx.array) -> tuple[mx.array,
 
 
 def _refuse_quantizing(self: nn.Module, *args: object, **kwargs: object) -> nn.Module:
-    raise TargetError(
-        "a layer with a delta cannot be quantized: the delta would be lost", hint="detach the profile first"
-    )
+    raise TargetError("quantizing a layer would lose its delta", hint="detach the profile first")
 
 
 def _mixin(base: type[nn.Module]) -> type[nn.Module]:

@@ -1,4 +1,4 @@
-"""A part as it lies in a file -> the MLX arrays that the kernels read, in [slots, ...] form."""
+"""A stored part -> the MLX arrays that the kernels read, in [slots, ...] form."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def operands(part: codec.Part, shape: tuple[int, ...]) -> Operand:
         return DenseOperand(mx.array(part.values.reshape(slot_shape(shape))))
     if isinstance(part, FactorPart):
         return _factor(part, shape)
-    raise TargetError("rows are not computed by kernels", field="kind", expected="sign, factor or dense")
+    raise TargetError("no kernel computes a rows part", field="kind", expected="sign, factor or dense")
 
 
 def _f32(array: np.ndarray, *shape: int) -> mx.array:

@@ -1,4 +1,4 @@
-"""Which arrays of a model a delta may name, and how large they are.
+"""The arrays of a model that a delta may name, and their sizes.
 
 A *target* is the weight of a linear layer inside the model's layers (attention, MLP, experts, the projections of a
 state space): never an embedding, the head or a router that chooses experts. Targets take sign planes and are computed

@@ -1,1 +1,1 @@
-"""A delta into the parts of a profile, under a byte budget."""
+"""Encoding a delta into the parts of a profile, under a byte budget."""

@@ -1,4 +1,4 @@
-"""8 * file bytes <= B * target elements: the ranks, or the planes, that a number of bits per weight pays for."""
+"""8 * file bytes <= B * target elements: the ranks or planes that a number of bits per weight pays for."""
 
 from __future__ import annotations
 
@@ -85,11 +85,11 @@ def planes(shapes: Mapping[str, tuple[int, ...]], bits_per_weight: float, block:
     fitting = [count for count in range(1, MOST_PLANES + 1) if bits(count) <= bits_per_weight]
     if not fitting:
         raise ConfigError(
-            "one sign a weight takes more bits",
+            "one sign per weight takes more bits",
             field="bits_per_weight",
             expected=f"at least {bits(1):.3f}",
             found=bits_per_weight,
-            hint="--method factor reaches any number",
+            hint="--method factor can use fewer",
         )
     return fitting[-1]
 

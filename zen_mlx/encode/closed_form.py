@@ -87,7 +87,7 @@ def _difference(name: str, base: Floats, tuned: Floats) -> Difference | None:
     """tuned - base in f32, None where nothing changed."""
     if base.shape != tuned.shape:
         raise TargetError(
-            "the fine-tuned tensor has another shape than the base's",
+            "the fine-tuned tensor's shape differs from the base's",
             field=name,
             expected=tuple(base.shape),
             found=tuple(tuned.shape),
@@ -105,9 +105,7 @@ def _check_finite(name: str, delta: Delta) -> np.ndarray:
     """`row_peaks`; ModelFormatError unless all are finite."""
     peaks = row_peaks(delta)
     if not np.isfinite(peaks).all():
-        raise ModelFormatError(
-            "a weight is not a finite number", field=name, expected="finite numbers", found=str(peaks.max())
-        )
+        raise ModelFormatError("a weight is not finite", field=name, expected="finite numbers", found=str(peaks.max()))
     return peaks
 
 

@@ -1,4 +1,4 @@
-"""How well a change is kept by what is stored of it."""
+"""Encoding statistics of a layer: how much of a change its stored parts keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rate control: which kind, rank, bits and planes each layer gets, so that the whole file fits and the least is lost.
+"""Rate allocation: the kind, rank, bits and planes of each layer that lose the least within one byte budget.
 
 A layer's delta D is a sum of components (its singular directions in the norm of E ||D x||) of energy e_i, largest first.
 It may keep component i in b bits, and P sign planes of what is left over. What it then loses,
@@ -132,7 +132,7 @@ def allocate(
             field="bits_per_weight",
             expected=f"at least {8 * least / weights:.3f}",
             found=round(8 * budget / weights, 3),
-            hint=None if "factor" in kinds else "factors reach any number: leave out --scale and --planes",
+            hint=None if "factor" in kinds else "factors can use fewer: leave out --scale and --planes",
         )
     for _ in range(50):
         middle = (low + high) / 2

@@ -1,1 +1,1 @@
-"""Other programs' files: reading them, and profiles in their formats."""
+"""Files of other programs: reading them, and writing profiles in their formats."""

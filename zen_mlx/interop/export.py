@@ -48,7 +48,7 @@ def export_folder(
         ours = target.is_dir() and (not any(target.iterdir()) or any((target / name).is_file() for name in _OURS))
         if not replace or not ours:
             hint = "use --replace, or another name" if ours else "use another name: this is no exported folder"
-            raise InputError("the folder exists already", path=folder, hint=hint)
+            raise InputError("the folder already exists", path=folder, hint=hint)
     base_folder = pull(base_name, on_pull)
     if base_folder.resolve() == target:
         raise InputError("this is the base itself", path=folder, hint="use another name")

@@ -36,7 +36,7 @@ def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]
     model = build(base_folder)
     if any(is_quantized(module) for _, module, *_ in arrays(model)):
         raise TargetError(
-            "a delta cannot be merged into quantized weights",
+            "quantized weights cannot take a merged delta",
             path=base_folder,
             field="quantization",
             expected="a base that is not quantized",

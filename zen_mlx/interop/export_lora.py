@@ -35,7 +35,7 @@ def write_adapter(profile: Profile, model: nn.Module, folder: Path, form: str, r
         shape = (*pair.up.shape[:-1], pair.down.shape[-1])
         if name not in base or base[name].shape != shape or not name.endswith(".weight"):
             expected = base[name].shape if name in base else "a parameter of the base"
-            raise TargetError("an adapter has no place for this delta", field=name, expected=expected, found=shape)
+            raise TargetError("an adapter cannot hold this delta", field=name, expected=expected, found=shape)
     model_name = str(profile.base.get("model") or "")
     if form == "peft":
         arrays, config = _peft(found.pairs, base, model_name)
@@ -92,7 +92,7 @@ def _peft(pairs: dict[str, Pair], base: dict[str, Parameter], model: str) -> tup
         module = name.removesuffix(".weight")
         if base[name].tied:
             raise TargetError(
-                "in PEFT an adapter of a tied embedding would not change the head",
+                "a PEFT adapter of a tied embedding would not change the head",
                 field=name,
                 expected="a base with a head of its own",
                 found="a tied embedding",

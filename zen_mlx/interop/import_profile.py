@@ -1,4 +1,4 @@
-"""LoRA import, and every other foreign file: (file, base) -> the tensors of a profile, nothing lost.
+"""LoRA import, and import of every other foreign file: (file, base) -> the tensors of a profile, without loss.
 
 a low-rank pair   factor of 16 bits where float16 holds every value exactly, else 32; dense past the rank of a matrix
 signs             as they are, scales in f32
@@ -82,9 +82,7 @@ def _tensors(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> I
             keyed = [(one.expert or one.start or 0, entry) for one, entry in zip(pieces, entries, strict=True)]
             yield name, join(keyed, parameter.shape)  # type: ignore[arg-type]
         else:
-            raise TargetError(
-                "deltas of different kinds for one parameter", field=name, expected="one kind", found="several"
-            )
+            raise TargetError("one parameter's deltas differ in kind", field=name, expected="one kind", found="several")
 
 
 def _turned(one: MappedTensor, parameter: Parameter) -> Entry:
@@ -95,7 +93,7 @@ def _turned(one: MappedTensor, parameter: Parameter) -> Entry:
             return Lora(entry.down.swapaxes(-1, -2), entry.up.swapaxes(-1, -2), entry.scale, entry.dtype, "embedding")
         if parameter.tied:
             raise TargetError(
-                "in PEFT this adapter changes the embedding and not the head, but here they are one array",
+                "this PEFT adapter changes the embedding but not the head, and here they are one array",
                 field=one.parameter,
                 expected="a base with a head of its own",
                 found="a tied embedding",
@@ -120,11 +118,9 @@ def _check_shapes(pieces: list[MappedTensor], entries: list[Entry], parameter: P
             fits = found == expected or (grown and found[1:] == expected[1:] and found[0] > expected[0])
             spans = range(parameter.shape[0] if parameter.shape else 1)
         if not fits:
-            raise TargetError(
-                "a delta has another shape than its parameter", field=describe(one), expected=expected, found=found
-            )
+            raise TargetError("a delta has the wrong shape", field=describe(one), expected=expected, found=found)
         if not taken.isdisjoint(spans):
-            raise TargetError("two deltas for one parameter", field=describe(one), expected="one", found="more")
+            raise TargetError("one parameter has two deltas", field=describe(one), expected="one", found="more")
         taken.update(spans)
 
 
@@ -181,9 +177,7 @@ def _changed(
         return None
     peaks = row_peaks(delta)
     if not np.isfinite(peaks).all():
-        raise TargetError(
-            "a difference is out of float32's range", field=name, expected="finite numbers", found="infinity"
-        )
+        raise TargetError("a difference overflows float32", field=name, expected="finite numbers", found="infinity")
     if grown or has_few_rows(delta.shape, peaks):
         rows = np.flatnonzero(delta.any(axis=1))
         values = _exact(delta[rows]).values
@@ -216,9 +210,7 @@ def default_name(foreign: Foreign) -> str:
     """A name for the profile: the file's own, else its name on disk, in the letters a name may have."""
     at = foreign.path.parent if foreign.path.name in _GENERIC else foreign.path
     text = foreign.name or (Path(at).name if at is not foreign.path else at.stem)
-    return "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in text)[:64].strip(
-        ".-_"
-    )
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text)[:64].strip(".-_")
 
 
 _GENERIC = ("adapters.safetensors", "adapter_model.safetensors", "adapter_model.bin", "diff.pt")

@@ -71,9 +71,7 @@ def low_rank(profile: Profile, rank: int | None) -> LowRank:
     error = math.sqrt(lost / energy) if energy else 0.0
     if other:
         count = len(other) - len(left_out)
-        sentences.append(
-            f"{count} matrices are approximated with rank {rank}: {100 * error:.1f} % relative error in all"
-        )
+        sentences.append(f"{count} matrices are approximated at rank {rank}: {100 * error:.1f} % relative error in all")
     if left_out:
         sentences.append(f"{len(left_out)} vectors or changed rows have no place in an adapter ({left_out[0]}, ..)")
     return LowRank(pairs, tuple(sentences), error)
@@ -146,12 +144,12 @@ def _too_much(profile: Profile, other: Sequence[str]) -> ConfigError:
     top = max((min(shape[-2:]) for shape in matrices), default=0)
     stored = sum(tensor.nbytes for tensor in profile.tensors.values())
     return ConfigError(
-        "only factors fit an adapter exactly",
+        "an adapter can hold only factors exactly",
         field=other[0],
         expected="a profile of factors alone",
         found=f"{len(other)} tensors of another kind",
         hint=f"the profile takes {stored / 1e6:.1f} MB; an exact adapter would take {exact / 1e6:.1f} MB (rank {top}); "
-        f"--rank R approximates it with {each / 1e6:.2f} MB times R and says the error",
+        f"--rank R approximates it with {each / 1e6:.2f} MB times R and reports the error",
     )
 
 

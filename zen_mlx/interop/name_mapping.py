@@ -101,7 +101,7 @@ def _fused(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Mapp
                     )
                     if start < 0 or (fused == "gate_up_proj" and 2 * count != total):
                         raise TargetError(
-                            "a delta has another shape than its part of a fused layer",
+                            "a delta's shape differs from its part of a fused layer",
                             field=name,
                             expected=f"a part of {total} rows",
                             found=f"{count} rows",
@@ -120,7 +120,7 @@ def _fused(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Mapp
 def _split(name: str, entry: Entry, sizes: list[tuple[str, int]]) -> Iterator[MappedTensor]:
     total, found = sum(size for _, size in sizes), rows_of(entry)
     if total != found:
-        raise TargetError("a delta has another shape than its parameters", field=name, expected=total, found=found)
+        raise TargetError("a delta has the wrong shape", field=name, expected=total, found=found)
     start = 0
     for known, size in sizes:
         yield MappedTensor(known, take_rows(entry, start, start + size))
@@ -181,7 +181,7 @@ def join_signs(pieces: Sequence[tuple[int, DeltaTensor]], shape: tuple[int, ...]
         assert isinstance(part, SignPart)
         if part.scale == "block":
             raise TargetError(
-                "block scales cannot be joined", field="scale", expected="tensor, row or col", found="block"
+                "block scales cannot be joined", field="scale", expected="tensor, row, col", found="block"
             )
         own = slice(start, start + count)
         if part.scale != "col":
@@ -205,8 +205,6 @@ def stack_signs(pieces: Sequence[tuple[int, DeltaTensor]], shape: tuple[int, ...
         part = tensor.parts[0]
         assert isinstance(part, SignPart)
         if (part.scale, part.block) != (first.scale, first.block):
-            raise TargetError(
-                "experts with different kinds of scale", field="scale", expected=first.scale, found=part.scale
-            )
+            raise TargetError("experts differ in kind of scale", field="scale", expected=first.scale, found=part.scale)
         bits[expert], scales[expert] = part.bits, part.scales[0]
     return DeltaTensor(shape, (SignPart(first.scale, first.block, bits, (scales,)),))

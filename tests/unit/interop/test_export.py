@@ -294,11 +294,11 @@ def test_what_is_refused(manager: ZenPersonalizationManager, tiny_model: Path, t
     private.mkdir()
     (private / "letters").write_text("dear all")
     for replace in (False, True):
-        with pytest.raises(InputError, match="exists already"):
+        with pytest.raises(InputError, match="already exists"):
             manager.export_profile("f", private, format="peft", replace=replace)
     assert (private / "letters").read_text() == "dear all"
     manager.export_profile("f", tmp_path / "out", format="peft")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         manager.export_profile("f", tmp_path / "out", format="mlx-lm")
     manager.export_profile("f", tmp_path / "out", format="mlx-lm", replace=True)
     assert (tmp_path / "out" / "adapters.safetensors").is_file()

@@ -307,8 +307,8 @@ def test_what_the_base_lacks_is_refused_and_nothing_is_saved(
     for index, (module, shape, word) in enumerate(
         [
             ("model.layers.7.mlp.up_proj", (128, 64), "no such parameter"),
-            (UP, (128, 32), "another shape"),
-            ("model.norm", (64, 64), "another shape"),
+            (UP, (128, 32), "wrong shape"),
+            ("model.norm", (64, 64), "wrong shape"),
         ]
     ):
         folder = files.adapter(

@@ -1,1 +1,1 @@
-"""Delta files of other programs -> named arrays. Only parses: what they mean for a base is the importer's question."""
+"""Delta files of other programs -> named arrays. Parsing only: the importer decides what they mean for a base."""

@@ -75,7 +75,7 @@ def read_peft(arrays: dict[str, Stored], config: Json, fail: Fail, unsupported: 
     """The entries of a PEFT adapter; empties `arrays`."""
     if str(config.get("peft_type", "LORA")).upper() != "LORA":
         found = show(config["peft_type"])
-        unsupported("an adapter of another kind", field="adapter_config.peft_type", expected="LORA", found=found)
+        unsupported("unsupported kind of adapter", field="adapter_config.peft_type", expected="LORA", found=found)
     for key in _REFUSED:
         if config.get(key):
             found = show(config[key])
@@ -106,7 +106,7 @@ def read_peft(arrays: dict[str, Stored], config: Json, fail: Fail, unsupported: 
     for name, stored in rest.items():
         plain = re.sub(r"\.(?:base_layer|modules_to_save(?:\.default)?)(?=\.)", "", name.removeprefix(_PREFIX))
         if "lora_" in name or not plain.endswith((".weight", ".bias")):
-            unsupported("an array that no plain LoRA has", field="name", expected="lora_A, lora_B", found=show(name))
+            unsupported("a plain LoRA has no such array", field="name", expected="lora_A, lora_B", found=show(name))
         out[check_name(plain, out, fail)] = Whole(floats(stored, show(name), fail))
     return out
 
@@ -139,10 +139,10 @@ def _pairs(arrays: dict[str, Stored], pattern: str, fail: Fail, unsupported: Fai
     for name in sorted(arrays):
         match = re.fullmatch(pattern, name, re.DOTALL)
         if match is None:
-            unsupported("an array that no plain LoRA has", field="name", expected="lora_a, lora_b", found=show(name))
+            unsupported("a plain LoRA has no such array", field="name", expected="lora_a, lora_b", found=show(name))
         pair = out.setdefault(match[1], {})
         if match[2] in pair:
-            fail("a name is taken", field="name", expected="unique names", found=show(name))
+            fail("a name occurs twice", field="name", expected="unique names", found=show(name))
         pair[match[2]] = arrays.pop(name)
     return out
 
@@ -150,7 +150,7 @@ def _pairs(arrays: dict[str, Stored], pattern: str, fail: Fail, unsupported: Fai
 def _two(module: str, pair: dict[str, Stored], a: str, b: str, fail: Fail) -> tuple[np.ndarray, np.ndarray, str]:
     """Both arrays in one float type, and how the first was stored."""
     if set(pair) != {a, b}:
-        fail("half a pair", field=show(module), expected=f"{a} and {b}", found=", ".join(sorted(pair)))
+        fail("a pair lacks one array", field=show(module), expected=f"{a} and {b}", found=", ".join(sorted(pair)))
     first, second = (floats(pair[key], f"{show(module)}.{key}", fail) for key in (a, b))
     if first.dtype != second.dtype:
         first, second = first.astype("<f4"), second.astype("<f4")
@@ -160,10 +160,10 @@ def _two(module: str, pair: dict[str, Stored], a: str, b: str, fail: Fail) -> tu
 def _check_pair(module: str, up: np.ndarray, down: np.ndarray, rank: int, fail: Fail) -> None:
     where = show(module)
     if up.ndim != down.ndim or up.ndim not in (2, 3) or up.shape[:-2] != down.shape[:-2]:
-        fail("bad shapes of a pair", field=where, expected="two matrices", found=f"{up.shape}, {down.shape}")
+        fail("a pair's shapes do not match", field=where, expected="two matrices", found=f"{up.shape}, {down.shape}")
     if not up.shape[-1] == down.shape[-2] == rank:
         found = f"{up.shape[-1]} and {down.shape[-2]}"
-        fail("another rank than the configuration says", field=where, expected=rank, found=found)
+        fail("the rank differs from the configuration", field=where, expected=rank, found=found)
 
 
 def _number(value: object, key: str, fail: Fail) -> float:

@@ -1,4 +1,4 @@
-"""A file or folder of another program -> `Foreign`. What it is, is told by its content, never by its name."""
+"""A file or folder of another program -> `Foreign`, recognized by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -68,9 +68,7 @@ def read_foreign(path: str | os.PathLike[str]) -> Foreign:
             arrays = read_tensors(fd, size, source, fail, unsupported)
         else:
             found = "torch's format before 1.6" if head.startswith(_LEGACY_TORCH) else str(head[:8])
-            unsupported(
-                "no kind of delta file that is known", field="magic", expected="see docs/format.md", found=found
-            )
+            unsupported("unknown kind of delta file", field="magic", expected="see docs/format.md", found=found)
     if has_masks(arrays):
         origin, entries = read_masks(arrays, fail)
         return Foreign(source, origin, entries)
@@ -87,7 +85,7 @@ def _adapter(source: Path, beside: Path, arrays: dict[str, Stored], fail: Fail, 
     mlx, peft = is_mlx_adapter(arrays), is_peft_adapter(arrays)
     path = beside / CONFIG
     if not mlx and not peft and not path.is_file():
-        unsupported("no kind of delta that is known", field="names", expected="masks, lora_a, lora_A", found="others")
+        unsupported("unknown kind of delta", field="names", expected="masks, lora_a, lora_A", found="others")
     config = _config(path)
     entries: dict[str, Entry]
     if mlx or (not peft and "fine_tune_type" in config):
@@ -110,7 +108,7 @@ def _config(path: Path) -> Json:
         if path.exists():
             raise
         raise FormatError(
-            "an adapter without its configuration has no known scale",
+            "without its configuration the adapter's scale is unknown",
             path=path, field=CONFIG, expected="beside the adapter's file", found="no such file",
         ) from error  # fmt: skip
     fail = failure(path, FormatError)

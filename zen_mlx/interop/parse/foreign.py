@@ -1,4 +1,4 @@
-"""What a foreign file says: deltas as parts, low-rank pairs, whole parameters, by the file's own names."""
+"""Content of a foreign file: deltas as parts, low-rank pairs or whole parameters, under the file's own names."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def check_name(name: object, taken: object, fail: Fail, limit: int = MAX_TENSORS
     if not isinstance(name, str):
         fail("a name is not text", field="name", expected="a string", found=type(name).__name__)
     if not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
-        fail("bad length of a name", field="name", expected=f"1 to {MAX_NAME_BYTES} bytes", found=show(name))
+        fail("bad name length", field="name", expected=f"1 to {MAX_NAME_BYTES} bytes", found=show(name))
     if name in taken:  # type: ignore[operator]
-        fail("a name is taken", field="name", expected="unique names", found=show(name))
+        fail("a name occurs twice", field="name", expected="unique names", found=show(name))
     if len(taken) >= limit:  # type: ignore[arg-type]
         fail("too many tensors", field="tensors", expected=f"<= {limit}", found=f"> {limit}")
     return name

@@ -1,4 +1,4 @@
-"""Two programs that begin their files as version 1 does, `BITDELTA` and u32 1, and go on in their own way.
+"""Two other formats that begin like version 1, with `BITDELTA` and u32 1, and then differ from it.
 
     the whitepaper's reference code   u32 length, JSON {model_name, compression_ratio}, then until the end: u32 length, name,
                                       u32 length, {u32 ndims, u32 dims, u32 numel, signs, one f32 | u32 n, n f32}
@@ -48,7 +48,7 @@ def read_reference(fd: int, size: int, fail: Fail, unsupported: Fail) -> tuple[s
         shape = _shape(blob, where, 4, fail)
         numel = blob.u32(f"{where}.numel")
         if numel != math.prod(shape):
-            fail("another number of elements", field=f"{where}.numel", expected=math.prod(shape), found=numel)
+            fail("wrong number of elements", field=f"{where}.numel", expected=math.prod(shape), found=numel)
         bits_at = blob.skip(-(-numel // 8), f"{where}.signs")
         rest = cursor.at - blob.at
         count = 1 if rest == 4 else blob.u32(f"{where}.scales")
@@ -82,7 +82,7 @@ def read_rust(fd: int, size: int, fail: Fail, unsupported: Fail) -> dict[str, En
         bits_at = cursor.skip(4 * wanted, f"{where}.signs")
         out[name] = _tensor(fd, where, shape, bits_at, 4 * wanted, scales, room, fail)
     if not cursor.ended:
-        fail("the file goes on", field="tensors", expected="its end", found=f"{size - cursor.at} bytes more")
+        fail("the file has trailing bytes", field="tensors", expected="its end", found=f"{size - cursor.at} bytes more")
     return out
 
 
@@ -97,7 +97,7 @@ class _Room:
         self._left -= nbytes
         if self._left < 0:
             expected = f"<= {self.limit} bytes of memory"
-            self._unsupported("too narrow rows for this reader", field=where, expected=expected, found="more")
+            self._unsupported("the rows are too narrow", field=where, expected=expected, found="more")
 
 
 def _shape(cursor: Cursor, where: str, width: int, fail: Fail) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ def _tensor(
     room.take(800 + 4 * (numel if len(shape) == 1 else rows * words(columns)), where)
     bits = np.zeros((rows, 4 * words(columns)), np.uint8)
     if not read_rows(fd, bits_at, columns, bits):
-        fail("the file became shorter while it was read", field=where, expected="signs", found="end of file")
+        fail("the file shrank during reading", field=where, expected="signs", found="end of file")
     if len(shape) == 1:
         values = np.unpackbits(bits[0], count=numel, bitorder="little").astype("<f4") * 2 - 1
         values *= np.repeat(scales, BLOCK)[:numel] if kind == "block" else scales

@@ -36,18 +36,18 @@ def read_masks(arrays: dict[str, Stored], fail: Fail) -> tuple[str, dict[str, En
     for name in names:
         layer, _, suffix = name.rpartition(".")
         if layer in layers:
-            fail("two masks for one layer", field=show(layer), expected="one", found=f"{layers[layer]}, {suffix}")
+            fail("one layer has two masks", field=show(layer), expected="one", found=f"{layers[layer]}, {suffix}")
         layers[layer] = suffix
         check_name(parameter_name(layer), out, fail)
         mask, coeff = arrays.pop(name), arrays.pop(layer + _MASKS[f".{suffix}"], None)
         if coeff is None:
-            fail("a mask without its coefficient", field=show(name), expected=_MASKS[f".{suffix}"], found="none")
+            fail("a mask has no coefficient", field=show(name), expected=_MASKS[f".{suffix}"], found="none")
         out[parameter_name(layer)] = _part(name, suffix, mask, floats(coeff, show(name), fail), fail)
     for layer in layers:
         arrays.pop(f"{layer}.coeff", None)
     for name in sorted(arrays):
         if name.rpartition(".")[2] in ("coeff", "coeff_row", "coeff_col"):
-            fail("a coefficient without its mask", field=show(name), expected="a mask", found="none")
+            fail("a coefficient has no mask", field=show(name), expected="a mask", found="none")
         check_name(name, out, fail)
         out[name] = Whole(floats(arrays.pop(name), show(name), fail))
     return origin, out
@@ -56,7 +56,7 @@ def read_masks(arrays: dict[str, Stored], fail: Fail) -> tuple[str, dict[str, En
 def _part(name: str, suffix: str, mask: Stored, coeff: np.ndarray, fail: Fail) -> DeltaTensor:
     if mask.dtype != "I32" or mask.values.ndim != 2:
         found = f"{mask.dtype} {mask.values.shape}"
-        fail("a mask of another kind", field=show(name), expected="I32 [in/32, out]", found=found)
+        fail("unsupported kind of mask", field=show(name), expected="I32 [in/32, out]", found=found)
     words, outputs = mask.values.shape
     inputs = 32 * words
     if max(inputs, outputs) > MAX_DIM:

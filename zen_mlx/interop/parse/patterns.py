@@ -54,5 +54,5 @@ def _translate(pattern: str, where: str, unsupported: Fail) -> tuple[str, int]:
         at = match.end()
     if at < len(text) or not text or len(text) > 1024 or wilds > _MAX_WILD:
         expected = f"a name with at most {_MAX_WILD} wildcards"
-        unsupported("a pattern that is not read", field=where, expected=expected, found=show(pattern))
+        unsupported("unsupported pattern", field=where, expected=expected, found=show(pattern))
     return "".join(out), wilds

@@ -68,10 +68,10 @@ def load(data: bytes, fail: Fail) -> object:
             if machine.step(opcode.name, argument):
                 return machine.pop()
     except (ValueError, OverflowError) as error:
-        fail("a damaged pickle", field="data.pkl", expected="opcodes of torch.save", found=str(error)[:80])
+        fail("the pickle is damaged", field="data.pkl", expected="opcodes of torch.save", found=str(error)[:80])
     except IndexError:
-        fail("a damaged pickle", field="data.pkl", expected="a value on the stack", found="none")
-    return fail("a damaged pickle", field="data.pkl", expected="STOP", found="the end")
+        fail("the pickle is damaged", field="data.pkl", expected="a value on the stack", found="none")
+    return fail("the pickle is damaged", field="data.pkl", expected="STOP", found="the end")
 
 
 class _Machine:
@@ -156,9 +156,7 @@ class _Machine:
         return self.stack[-1]
 
     def refuse(self, found: str) -> NoReturn:
-        self.fail(
-            "this pickle holds more than tensors", field="data.pkl", expected="a dictionary of tensors", found=found
-        )
+        self.fail("the pickle holds more than tensors", field="data.pkl", expected="a dict of tensors", found=found)
 
     def look_up(self, name: str) -> None:
         if name not in _GLOBALS:
@@ -173,18 +171,18 @@ class _Machine:
     def append(self, values: list[object]) -> None:
         target = self.top()
         if not isinstance(target, list):
-            self.refuse("items of something that is not a list")
+            self.refuse("items added to something that is not a list")
         target.extend(values)
 
     def set_items(self, values: list[object]) -> None:
         target = self.top()
         if not isinstance(target, dict) or len(values) % 2:
-            self.refuse("items of something that is no dictionary")
+            self.refuse("items added to something that is not a dictionary")
         for key, value in zip(values[::2], values[1::2], strict=True):
             if not isinstance(key, str):
                 self.refuse(f"a key of type {type(key).__name__}")
             if key in target:
-                self.fail("a name is taken", field="data.pkl", expected="unique names", found=show(key))
+                self.fail("a name occurs twice", field="data.pkl", expected="unique names", found=show(key))
             target[key] = value
 
     def persistent(self, given: object) -> None:
@@ -192,7 +190,7 @@ class _Machine:
         kind = five[1]
         storage = kind.name.removeprefix("torch ") if isinstance(kind, _Global) else None
         if storage not in STORAGES or not isinstance(five[2], str) or not _counts([five[4]]):
-            self.refuse("a persistent id that is no storage")
+            self.refuse("a persistent id that is not a storage")
         self.made(StorageRef(STORAGES[str(storage)], five[2], five[4]))
 
     def reduce(self, function: object, arguments: object) -> None:

@@ -33,24 +33,18 @@ def read_tensors(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) 
         header = json.loads(os.pread(fd, length, 8))
         listed = [(name, header[name]) for name in names]
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
-        fail("damaged safetensors", field="header", expected="a sound header", found=str(error).splitlines()[0][:80])
+        fail("the header is damaged", field="header", expected="a sound header", found=str(error).splitlines()[0][:80])
     out: dict[str, Stored] = {}
     for name, entry in listed:
         check_name(name, out, fail)
         if entry["dtype"] not in TYPES:
-            unsupported(
-                "a type of number not read", field=show(name), expected=sorted(TYPES), found=show(entry["dtype"])
-            )
+            unsupported("unsupported number type", field=show(name), expected=sorted(TYPES), found=show(entry["dtype"]))
         if len(entry["shape"]) > MAX_DIMS or 0 in entry["shape"]:
-            fail(
-                "bad shape", field=show(name), expected=f"0 to {MAX_DIMS} dimensions, none 0", found=entry["shape"][:9]
-            )
+            fail("bad shape", field=show(name), expected=f"0 to {MAX_DIMS} dimensions > 0", found=entry["shape"][:9])
         begin, end = entry["data_offsets"]
         data = read_exactly(fd, 8 + length + begin, end - begin)
         if data is None:
-            fail(
-                "the file became shorter while it was read", field=show(name), expected=end - begin, found="end of file"
-            )
+            fail("the file shrank during reading", field=show(name), expected=end - begin, found="end of file")
         values = np.frombuffer(data, TYPES[entry["dtype"]]).reshape(entry["shape"])
         out[name] = Stored(entry["dtype"], values)
     return out

@@ -1,4 +1,4 @@
-"""What `torch.save` writes: an uncompressed zip with a pickle of tensors and a file for each storage -> named arrays.
+"""A file of `torch.save`, an uncompressed zip of a pickle and one file per storage -> named arrays.
 
 The archive is read without torch. Every storage that a tensor uses is checked against the length of the file before it
 is read, and all tensors together take no more than twice the file: two names may share an array, thousands may not.
@@ -30,9 +30,9 @@ def read_torch(fd: int, size: int, path: Path, fail: Fail, unsupported: Fail) ->
         with os.fdopen(os.dup(fd), "rb") as file, zipfile.ZipFile(file) as archive:
             return _Archive(archive, size, fail, unsupported).tensors()
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        fail("a damaged archive", field="zip", expected="an archive of torch.save", found=str(error)[:80])
+        fail("the archive is damaged", field="zip", expected="an archive of torch.save", found=str(error)[:80])
     except (struct.error, ValueError, OverflowError) as error:
-        fail("a damaged archive", field="zip", expected="an archive of torch.save", found=str(error)[:80])
+        fail("the archive is damaged", field="zip", expected="an archive of torch.save", found=str(error)[:80])
 
 
 def _check_directory(fd: int, size: int, fail: Fail) -> None:
@@ -50,7 +50,7 @@ def _check_directory(fd: int, size: int, fail: Fail) -> None:
         lengths = [int.from_bytes(each[40:48], "little") for each in (record, near) if len(each) == 56]
         length = max([length if length != 0xFFFFFFFF else 0, *lengths])
     if length > min(_DIRECTORY_BYTES, size):
-        fail("the archive lists too much", field="zip", expected=f"<= {_DIRECTORY_BYTES} bytes", found=length)
+        fail("the archive's directory is too large", field="zip", expected=f"<= {_DIRECTORY_BYTES} bytes", found=length)
 
 
 class _Archive:
@@ -65,7 +65,7 @@ class _Archive:
         self.folder = pickles[0].removesuffix("data.pkl")
         order = f"{self.folder}byteorder"
         if order in archive.namelist() and bytes(self.content(order, 16)) != b"little":
-            unsupported("another byte order", field="byteorder", expected="little", found="something else")
+            unsupported("unsupported byte order", field="byteorder", expected="little", found="something else")
 
     def content(self, name: str, limit: int) -> np.ndarray:
         """The bytes of an entry, at most `limit` of them."""
@@ -74,10 +74,15 @@ class _Archive:
         except KeyError:
             self.fail("a part of the archive is missing", field=show(name), expected="a file", found="none")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
-            self.fail("a compressed or encrypted part", field=show(name), expected="stored as it is", found="packed")
+            self.fail(
+                "a part of the archive is compressed or encrypted",
+                field=show(name),
+                expected="stored as it is",
+                found="packed",
+            )
         if not 0 <= info.header_offset < self.size:
             expected = f"inside {self.size} bytes"
-            self.fail("a part outside the archive", field=show(name), expected=expected, found=info.header_offset)
+            self.fail("a part lies outside the archive", field=show(name), expected=expected, found=info.header_offset)
         if info.file_size > min(limit, self.size - info.header_offset):
             found = info.file_size
             self.fail("a part of the archive is too large", field=show(name), expected=f"<= {limit} bytes", found=found)
@@ -114,11 +119,11 @@ class _Archive:
         last = ref.offset + sum((dim - 1) * stride for dim, stride in zip(ref.shape, ref.strides, strict=True))
         if count == 0 or last >= ref.storage.count or count > ref.storage.count:
             found = f"{ref.shape} of {ref.storage.count} elements"
-            self.fail("a tensor outside its storage", field=show(name), expected="inside it", found=found)
+            self.fail("a tensor extends past its storage", field=show(name), expected="inside it", found=found)
         self.left -= count * np.dtype(TYPES[ref.storage.dtype]).itemsize
         if self.left < 0:
             expected = f"<= {2 * self.size} bytes"
-            self.fail("the tensors take more than the file", field=show(name), expected=expected, found="more")
+            self.fail("the tensors are larger than the file", field=show(name), expected=expected, found="more")
         if ref in self.views:
             return self.views[ref]
         storage = self.storage(name, ref.storage)
@@ -131,13 +136,13 @@ class _Archive:
         if ref.key in self.storages and self.storages[ref.key][0] == ref:
             return self.storages[ref.key][1]
         if ref.key in self.storages:
-            self.fail("a storage of two kinds", field=show(name), expected="one", found=show(ref.key))
+            self.fail("a storage has two types", field=show(name), expected="one", found=show(ref.key))
         raw = self.content(f"{self.folder}data/{ref.key}", self.size)
         dtype = np.dtype(TYPES[ref.dtype])
         if raw.size != ref.count * dtype.itemsize:
             expected = f"{ref.count * dtype.itemsize} bytes"
-            self.fail("a storage of another size", field=show(name), expected=expected, found=raw.size)
+            self.fail("a storage has the wrong size", field=show(name), expected=expected, found=raw.size)
         if ref.dtype == "BOOL" and raw.size and raw.max() > 1:
-            self.fail("a bad truth value", field=show(name), expected="0 or 1", found=int(raw.max()))
+            self.fail("a boolean is neither 0 nor 1", field=show(name), expected="0 or 1", found=int(raw.max()))
         self.storages[ref.key] = (ref, raw.view(dtype))
         return self.storages[ref.key][1]
