@@ -215,10 +215,10 @@ def test_a_second_profile_gets_a_section_and_a_foreign_card_stays(hub: HubServer
 
 
 REFUSED_PUSHES = [
-    (None, "acme/style", 2, "InputError", "needs a token"),
+    (None, "acme/style", 2, "InputError", "needs a hub token"),
     ("hf_nobody", "acme/style", 1, "UploadError", "does not accept the token"),
-    ("hf_reader", "acme/style", 1, "UploadError", "may not do this with acme/style"),
-    ("hf_writer", "other/style", 1, "UploadError", "may not do this with other/style"),
+    ("hf_reader", "acme/style", 1, "UploadError", "does not allow this for acme/style"),
+    ("hf_writer", "other/style", 1, "UploadError", "does not allow this for other/style"),
     ("hf_writer", "../style", 2, "InputError", "not a hub repository"),
     ("hf_writer", "style", 2, "InputError", "not a hub repository"),
     ("hf_writer", "acme/style@v2", 2, "InputError", "not a hub repository"),
@@ -265,7 +265,7 @@ def test_push_that_the_hub_breaks_off_publishes_nothing(hub: HubServer, store: P
     assert set(hub.repos["acme/style"].files) == {".gitattributes"}
     hub.refusals.append(("POST", "/commit/", 412, {}))
     error = zen(hub, "push", "style", "acme/style", "--yes", token="hf_writer", code=1)
-    assert "changed meanwhile" in error["message"]
+    assert "changed in the meantime" in error["message"]
     assert set(hub.repos["acme/style"].files) == {".gitattributes"}
     zen(hub, "push", "style", "acme/style", "--yes", token="hf_writer")
     assert "style.bitdelta" in hub.repos["acme/style"].files
@@ -446,7 +446,7 @@ def test_a_hub_that_gets_nowhere_is_left_and_the_next_pull_goes_on(
     hub.cuts["/get/"] = [600_000] + [0] * 10
     error = zen(hub, "pull", "acme/style", code=1)
     assert error["type"] == "DownloadError"
-    assert "goes on" in error["hint"]
+    assert "continues" in error["hint"]
     assert "signature" not in json.dumps(error), "a signed URL is not shown"
     assert store.names() == []
     hub.cuts.clear()
@@ -499,9 +499,9 @@ def test_a_full_disk_and_a_login_page(hub: HubServer, store: ProfileStore, conte
     hub.portal = True
     for args in (("acme/style",), ("acme/style", "--file", "style.bitdelta")):
         error = zen(hub, "pull", *args, "--replace", code=1)
-        assert error["message"] == "this does not answer as a hub does"
+        assert error["message"] == "the server does not answer like a hub"
     error = zen(hub, "push", "style", "acme/style", "--yes", token="hf_writer", code=1)
-    assert (error["type"], error["message"]) == ("UploadError", "this does not answer as a hub does")
+    assert (error["type"], error["message"]) == ("UploadError", "the server does not answer like a hub")
     assert zen(hub, "pull", f"{hub.storage}/x.bitdelta", code=2)["type"] == "UnsupportedFormat"
     assert store.path("style").read_bytes() == before
 

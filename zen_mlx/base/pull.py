@@ -1,4 +1,4 @@
-"""name -> a folder that mlx-lm can load, fetched when it is not on this machine.
+"""name -> a folder that mlx-lm can load, downloaded if it is not on this machine.
 
 An interrupted fetch leaves nothing that looks finished; hub downloads resume where they stopped.
 """

@@ -1,4 +1,4 @@
-"""name -> a quantized copy of the base under `ZEN_HOME/bases`, which remembers what it was made from."""
+"""name -> a quantized copy of the base under `ZEN_HOME/bases`, which records its source."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def quantize(name: str, bits: int, group_size: int = _DEFAULT_GROUP) -> Path:
     source = registry.resolve(name)
     folder = pull.pull(name)
     if quantization(validate.check_folder(folder)) is not None:
-        raise InputError("this base is quantized already", path=folder, field="model", found=name)
+        raise InputError("this base is already quantized", path=folder, field="model", found=name)
     digest = fingerprint(folder).weights
     target = paths.base_dir(_target_name(source, folder, bits, group_size))
     with exclusive(target):

@@ -1,4 +1,4 @@
-"""name -> where a base model comes from: an alias, a hub repository `org/name` or a folder.
+"""name -> the source of a base model: an alias, a hub repository `org/name` or a folder.
 
 Users add or override aliases in `ZEN_HOME/config.toml`:
 
@@ -126,7 +126,7 @@ def _from_config(name: str, value: object) -> Source:
     if len(values) == 1 and values[0].startswith(("/", "~")):
         return Source(name, "folder", path=Path(values[0]).expanduser(), summary=summary)
     raise ConfigError(
-        "not a repository id org/name nor an absolute folder",
+        "neither a repository id org/name nor an absolute folder",
         path=config_path(),
         field=f"models.{name}",
         found=repr(value),

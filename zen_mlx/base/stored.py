@@ -1,4 +1,4 @@
-"""The tensors of a model folder as they lie in its files: rows of one are read when they are used."""
+"""The tensors of a model folder as they lie in its files; their rows are read when they are used."""
 
 from __future__ import annotations
 

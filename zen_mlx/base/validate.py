@@ -1,4 +1,4 @@
-"""A model folder is checked before MLX reads it: MLX maps whatever a safetensors header claims and may crash.
+"""Checks of a model folder before MLX reads it: MLX maps whatever a safetensors header claims and may crash.
 
 Raises `ModelFormatError` naming the file.
 """
@@ -19,7 +19,7 @@ def check_folder(folder: Path) -> Json:
     config = read_config(folder)
     if config.get("model_file") is not None:
         raise ModelFormatError(
-            "this model wants to run Python code of its own, which zen_mlx never does",
+            "this model brings its own Python code, which zen_mlx never runs",
             path=folder / "config.json",
             field="model_file",
             found=config["model_file"],
@@ -28,9 +28,7 @@ def check_folder(folder: Path) -> Json:
     for file in weight_files(folder):
         for name in tensor_names(file):
             if name in names:
-                raise ModelFormatError(
-                    "a tensor is stored twice", path=file, field=name, found=f"also in {names[name]}"
-                )
+                raise ModelFormatError("a tensor occurs twice", path=file, field=name, found=f"also in {names[name]}")
             names[name] = file.name
     index = folder / INDEX
     if index.is_file():
@@ -82,7 +80,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The files mlx-lm reads weights from, sorted; at least one."""
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
-        raise ModelFormatError("no weights", path=folder, expected="model*.safetensors", found="none")
+        raise ModelFormatError("the folder has no weights", path=folder, expected="model*.safetensors", found="none")
     return files
 
 
@@ -94,7 +92,7 @@ def tensor_names(file: Path) -> list[str]:
         with safe_open(file, framework="numpy") as handle:
             return list(handle.keys())
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFormatError("damaged or incomplete weights", path=file, found=str(error)) from error
+        raise ModelFormatError("the weights are damaged or incomplete", path=file, found=str(error)) from error
 
 
 def _check_index(index: Path, names: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""text -> where a profile comes from: a file on this machine, a URL, or a file in a hub repository."""
+"""text -> the source of a profile: a file on this machine, a URL, or a file in a hub repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of a hub repository -> a path on this machine, in huggingface_hub's own cache; resumed, and its digest checked.
+"""A file of a hub repository -> a path in huggingface_hub's own cache, after a download that resumes and a digest check.
 
 huggingface_hub throws the part of a download away when its process ends. So the file is fetched here, into the place in
 the cache where huggingface_hub then finds it; were that place ever another, it would fetch the file itself.
@@ -97,7 +97,11 @@ def _bring(url: str, folder: Path, etag: str, size: int | None, progress: Progre
         if found != etag:
             part.unlink()
             raise DownloadError(
-                "what arrived is not what the hub has", path=shown(url), expected=etag, found=found, hint="try again"
+                "the downloaded file is not the one on the hub",
+                path=shown(url),
+                expected=etag,
+                found=found,
+                hint="try again",
             )
         with fsio.storage_errors(folder):
             os.replace(part, folder / etag)

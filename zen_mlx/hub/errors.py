@@ -1,4 +1,4 @@
-"""What huggingface_hub raises -> zen_mlx's errors: one sentence and the way out; and patience where the hub asks for it."""
+"""Errors of huggingface_hub -> errors of zen_mlx, a sentence and a remedy each; a wait where the hub asks for one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
         yield
     except GatedRepoError as error:
         raise kind(
-            f"the hub gives {source.repo} only to those who accepted its terms",
+            f"the hub gives {source.repo} only to users who accepted its terms",
             field="repo",
             hint=f"accept them on the page of {source.repo}, then {_LOG_IN}",
         ) from error
@@ -87,7 +87,7 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
     except HFValidationError as error:
         raise InputError("not a hub repository", field="repo", expected="OWNER/NAME", found=source.repo) from error
     except LocalTokenNotFoundError as error:
-        raise InputError("the hub wants to know who you are", field="token", hint=_LOG_IN) from error
+        raise InputError("the hub requires a login", field="token", hint=_LOG_IN) from error
     except HfHubHTTPError as error:
         _status(source, kind, error)
     except (FileMetadataError, ValueError, KeyError, TypeError) as error:  # the last three: a document of another shape
@@ -98,13 +98,13 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
 
 def no_hub(kind: Failed, found: str) -> ZenError:
     """Something answers, such as the login page of a network, but it is no hub."""
-    hint = "check HF_ENDPOINT, and what stands between you and the hub"
-    return kind("this does not answer as a hub does", path=_endpoint(), found=found, hint=hint)
+    hint = "check HF_ENDPOINT, and any proxy or login page before the hub"
+    return kind("the server does not answer like a hub", path=_endpoint(), found=found, hint=hint)
 
 
 def no_token() -> InputError:
     """Nobody is logged in, and the hub takes files from those it knows only."""
-    return InputError("pushing needs a token of the hub that may write", field="token", hint=_LOG_IN)
+    return InputError("a push needs a hub token with write permission", field="token", hint=_LOG_IN)
 
 
 def first_line(error: BaseException) -> str:
@@ -138,15 +138,13 @@ def _status(source: HubSource, kind: Failed, error: Any) -> NoReturn:
     if status == 401:
         raise kind("the hub does not accept the token", field="token", found=found, hint=_LOG_IN) from error
     if status == 403:
-        hint = "use a token that may do this: HF_TOKEN, or `hf auth login`"
-        raise kind(f"the token may not do this with {source.repo}", field="token", found=found, hint=hint) from error
+        hint = "use a token with that permission: HF_TOKEN, or `hf auth login`"
+        raise kind(f"the token does not allow this for {source.repo}", field="token", found=found, hint=hint) from error
     if status == 429:
         wait = retry_after_s(error)
         when = f"in {wait} s" if wait is not None else "in a few minutes"
-        raise kind(
-            "the hub has had too many requests", path=_endpoint(), found=found, hint=f"try again {when}"
-        ) from error
-    raise kind("the hub refused", path=_endpoint(), found=found, hint="try again later") from error
+        raise kind("too many requests to the hub", path=_endpoint(), found=found, hint=f"try again {when}") from error
+    raise kind("the hub refused the request", path=_endpoint(), found=found, hint="try again later") from error
 
 
 def _endpoint() -> str:

@@ -77,10 +77,10 @@ def transfer(open_at: Open, part: Path, where: str, total: int | None = None, pr
             best, left = (_size(part), TRIES) if _size(part) > best else (best, left - 1)
             if not left or (best == had and not error.reached):
                 raise DownloadError(
-                    "the download broke off",
+                    "the download was interrupted",
                     path=where,
                     found=str(error),
-                    hint="check the connection and run it again: it goes on after what arrived",
+                    hint="check the connection and run it again: it continues where it stopped",
                 ) from error
             time.sleep(_PAUSE_S * 2 ** (TRIES - left))
     if progress is not None:

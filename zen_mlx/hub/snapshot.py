@@ -55,7 +55,7 @@ def download(name: str, repos: Sequence[str], progress: Progress | None = None) 
                 folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
         except GatedRepoError as error:
             raise DownloadError(
-                f"the hub gives {repo} only to those who accepted its terms",
+                f"the hub gives {repo} only to users who accepted its terms",
                 field="model",
                 hint=f"accept them at https://huggingface.co/{repo} and set HF_TOKEN",
             ) from error

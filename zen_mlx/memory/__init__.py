@@ -1,4 +1,4 @@
-"""What a run will need before anything is allocated, what this machine has, and what a process has used."""
+"""Memory: the estimate of a run before anything is allocated, the limits of this machine, the use of this process."""
 
 from .estimate import Batch, MemoryEstimate, ModelShape, TrainedArrays, estimate
 from .limits import bounded_cache, machine_limit, peak_memory_bytes

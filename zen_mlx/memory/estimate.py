@@ -1,4 +1,4 @@
-"""parameters + trained arrays + moments + gradients + activations + logits: the peak of a run, from shapes alone.
+"""Memory estimate: parameters + trained arrays + Adam moments + gradients + activations + logits, from shapes alone.
 
 Everything but the activations is counted exactly. A layer's activations are counted in *widths*: w = sum over its linear
 layers of the outputs, plus the inputs that are different arrays (queries, keys and values share theirs, gate and up

@@ -1,4 +1,4 @@
-"""What this machine can give, and what this process has taken."""
+"""Memory that this machine can give, and memory that this process has used."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_quantized_copy(tiny_model: Path) -> None:
     assert quantize(str(tiny_model), 4, 32) == folder
     assert (folder / "config.json").stat().st_mtime_ns == stamp, "made once"
     assert not list(folder.parent.glob("*.tmp"))
-    with pytest.raises(InputError, match="quantized already"):
+    with pytest.raises(InputError, match="already quantized"):
         quantize("tiny-llama-4bit-g32", 4)
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_becomes_shorter_is_an_error(tiny_model: Path, tmp_path: Pat
     found = stored(folder, build(folder))
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
     last = found["model.norm.weight"]()
-    with pytest.raises(ModelFormatError, match="shorter") as caught:
+    with pytest.raises(ModelFormatError, match="shrank") as caught:
         np.asarray(last)
     assert str(folder / "model.safetensors") in str(caught.value)
 

@@ -43,7 +43,7 @@ def test_code_in_the_folder_is_never_run(folder: Path, tmp_path: Path) -> None:
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_file": "evil.py"}))
-    refused(folder, "config.json", "never does")
+    refused(folder, "config.json", "never runs")
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
     load_base(folder)  # mlx-lm has this architecture itself
     (folder / "tokenizer_config.json").write_text(
@@ -63,7 +63,7 @@ def test_unknown_architecture(folder: Path) -> None:
 
 def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelFormatError, match="no weights"):
+    with pytest.raises(ModelFormatError, match="the folder has no weights"):
         load_base(folder)
 
 
@@ -96,7 +96,7 @@ def test_index_and_files_disagree(folder: Path) -> None:
 
 def test_tensor_in_two_files(folder: Path) -> None:
     save_file({"model.norm.weight": np.ones(64, np.float32)}, folder / "model-extra.safetensors")
-    refused(folder, "model.safetensors", "stored twice")
+    refused(folder, "model.safetensors", "occurs twice")
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])

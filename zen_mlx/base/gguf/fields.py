@@ -39,9 +39,7 @@ class Fields:
         except DAMAGE as error:
             raise ModelFormatError("unreadable GGUF field", path=self.source, field=key, found=str(error)) from error
         if not isinstance(value, kind):
-            raise ModelFormatError(
-                "GGUF field of the wrong type", path=self.source, field=key, found=type(value).__name__
-            )
+            raise ModelFormatError("a GGUF field is mistyped", path=self.source, field=key, found=type(value).__name__)
         return value
 
     def need(self, key: str, kind: type[_T] | tuple[type[_T], ...]) -> _T:

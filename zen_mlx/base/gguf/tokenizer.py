@@ -31,9 +31,7 @@ def tokenizer_files(fields: Fields, config: Json) -> tuple[Json, Json]:
     known = set(tokens)
     sound = all(len(merge) == 2 and known.issuperset((*merge, "".join(merge))) for merge in merges)
     if not sound or len(types) != len(tokens) or len(known) != len(tokens):
-        raise ModelFormatError(
-            "the GGUF vocabulary contradicts itself", path=fields.source, field="tokenizer.ggml.tokens"
-        )
+        raise ModelFormatError("the vocabulary contradicts itself", path=fields.source, field="tokenizer.ggml.tokens")
     control, user_defined = 3, 4
     added = [
         {

@@ -43,9 +43,7 @@ def read_weights(source: Path, reader: Any, config: Json) -> dict[str, np.ndarra
         try:
             values = np.ascontiguousarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
         except (*DAMAGE, NotImplementedError) as error:
-            raise ModelFormatError(
-                "unreadable GGUF tensor", path=source, field=tensor.name, found=str(error)
-            ) from error
+            raise ModelFormatError("unreadable tensor", path=source, field=tensor.name, found=str(error)) from error
         if name in shapes and values.shape != shapes[name]:
             raise ModelFormatError(
                 "GGUF tensor of the wrong shape",
@@ -63,7 +61,7 @@ def read_weights(source: Path, reader: Any, config: Json) -> dict[str, np.ndarra
     extra = sorted(weights.keys() - shapes.keys())
     if missing or extra:
         raise ModelFormatError(
-            "the GGUF file does not hold exactly the model's tensors",
+            "the tensors in the GGUF file are not exactly the model's",
             path=source,
             field=(missing or extra)[0],
             expected=f"{len(shapes) - 1} or {len(shapes)} tensors",
