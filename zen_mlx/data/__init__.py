@@ -1,1 +1,1 @@
-"""Rows to supervised token batches to nats per token."""
+"""From rows to supervised token batches to nats per token."""

@@ -1,4 +1,4 @@
-"""One thing to learn from: a conversation or a text, and where it came from."""
+"""One training example: a conversation or a text, and its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people have (files, rows, strings) -> conversations and texts, each knowing where it came from: the one door.
+"""The one door for data: files, rows and strings -> conversations and texts, each with its source.
 
 Knows nothing about tokens. `importers` has the formats. A row is one of
 

@@ -99,7 +99,7 @@ def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
     assert example.messages is not None
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
-            "this model has no chat template, so conversations cannot be read by it",
+            "this model has no chat template, so it cannot read conversations",
             path=example.source,
             hint="use rows with a `text` field, or an instruction-tuned model",
         )
@@ -125,7 +125,7 @@ def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
     if supervised:
         supervised[0] = False  # nothing comes before the first token to predict it from
     if not any(supervised):
-        raise DataError("the chat template leaves nothing to learn from this row", path=example.source)
+        raise DataError("the chat template leaves nothing to learn in this row", path=example.source)
     return TokenRow(tuple(ids), tuple(supervised))
 
 

@@ -1,1 +1,1 @@
-"""Decoding: one prompt, or a conversation with a cache."""
+"""Decoding: one prompt, or a conversation with a KV cache."""

@@ -78,7 +78,7 @@ class ChatSession:
         while self.messages and self.messages[-1]["role"] == "assistant":
             self.messages.pop()
         if not self.messages:
-            raise InputError("there is no question to answer again yet")
+            raise InputError("there is no question to answer again")
         yield from self._answer(should_stop)
 
     def save(self, path: Path) -> None:

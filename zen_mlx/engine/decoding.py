@@ -161,8 +161,8 @@ def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int
     """
     if not has_template(tokenizer):
         raise InputError(
-            "this model has no chat template, so it knows no turns",
-            hint="use an instruction-tuned model; `zen generate` gives a model without a template the plain text",
+            "this model has no chat template, so it cannot hold a conversation",
+            hint="use an instruction-tuned model; `zen generate` continues plain text without a template",
         )
     try:
         ids = tokenizer.apply_chat_template(list(messages), tokenize=True, add_generation_prompt=True)
@@ -171,7 +171,7 @@ def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int
             "the model's chat template refuses this conversation",
             field="messages",
             found=", ".join(message["role"] for message in messages),
-            hint="some models take no system message",
+            hint="some models do not accept a system message",
         ) from error
     return [int(token) for token in ids]
 
@@ -182,7 +182,7 @@ def prompt_ids(tokenizer: TokenizerWrapper, prompt: str, system: str | None = No
         messages = [{"role": "system", "content": system}] if system else []
         return render(tokenizer, [*messages, {"role": "user", "content": prompt}])
     if system:
-        raise InputError("this model has no chat template, so it takes no system message", field="system")
+        raise InputError("this model has no chat template, so it accepts no system message", field="system")
     ids = [int(token) for token in tokenizer.encode(prompt)]
     if not ids:
         raise InputError("the prompt is empty", field="prompt")

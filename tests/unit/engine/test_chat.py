@@ -97,7 +97,7 @@ def test_without_a_template_the_plain_text_goes_on() -> None:
         prompt_ids(plain, "abc", "be brief")
     with pytest.raises(InputError, match="empty"):
         prompt_ids(plain, "")
-    with pytest.raises(InputError, match="no turns"):
+    with pytest.raises(InputError, match="cannot hold a conversation"):
         list(ChatSession(_model(), plain).ask("hi"))
 
 

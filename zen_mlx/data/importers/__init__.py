@@ -1,4 +1,4 @@
-"""What people have -> examples, one module per origin.
+"""Data of other programs -> examples, one module per origin.
 
 rows, lines    messages, prompt/completion, text, ShareGPT, Alpaca in .jsonl and .json; whole texts
 table          .csv and .tsv with a column map

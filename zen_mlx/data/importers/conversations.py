@@ -1,4 +1,4 @@
-"""Messages with senders -> conversations in which the person to learn from is the assistant.
+"""Messages with senders -> conversations whose assistant is the person to learn from.
 
 A long pause ends a conversation; runs of one side become one turn; what nobody answers at the end and what the person
 says before anyone else is left out. A conversation longer than a row goes on in the next row, on the same side of a split.

@@ -71,7 +71,7 @@ class Entry:
         with self.open() as handle:
             content = handle.read(MOST_WHOLE_BYTES + 1)
         if len(content) > MOST_WHOLE_BYTES:
-            raise DataError("too large to be read in one piece", path=self.label, expected=f"{MOST_WHOLE_BYTES} bytes")
+            raise DataError("too large to be read at once", path=self.label, expected=f"{MOST_WHOLE_BYTES} bytes")
         return content
 
 
@@ -85,7 +85,7 @@ def regular(path: Path) -> bool:
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        raise DataError("cannot be read", path=path, found=error.strerror) from error
+        raise DataError("the file cannot be read", path=path, found=error.strerror) from error
 
 
 def folders_of(root: Path) -> Iterator[tuple[Path, list[Path], list[Path]]]:
@@ -102,7 +102,7 @@ def folders_of(root: Path) -> Iterator[tuple[Path, list[Path], list[Path]]]:
             seen.add((known.st_dev, known.st_ino))
             entries = [Path(entry.path) for entry in os.scandir(folder) if not entry.name.startswith(".")]
         except OSError as error:
-            raise DataError("cannot be read", path=folder, found=error.strerror) from error
+            raise DataError("the file cannot be read", path=folder, found=error.strerror) from error
         folders = sorted(entry for entry in entries if entry.is_dir())
         files = sorted(entry for entry in entries if entry.is_file())
         files_seen += len(files)
@@ -167,14 +167,14 @@ def reading(label: str) -> Iterator[None]:
     try:
         yield
     except zipfile.BadZipFile as error:
-        raise DataError("not a whole zip archive", path=label) from error
+        raise DataError("the zip archive is damaged or incomplete", path=label) from error
     except (zlib.error, EOFError) as error:
-        raise DataError("damaged in the archive", path=label) from error
+        raise DataError("the file is damaged in the archive", path=label) from error
     except NotImplementedError as error:
-        raise DataError("packed in a way that cannot be read", path=label) from error
+        raise DataError("the file's compression method is not supported", path=label) from error
     except RuntimeError as error:
         if "encrypted" not in str(error) and "password" not in str(error):
             raise
         raise DataError("the archive is encrypted", path=label, hint="unpack it first") from error
     except OSError as error:
-        raise DataError("cannot be read", path=label, found=error.strerror or type(error).__name__) from error
+        raise DataError("the file cannot be read", path=label, found=error.strerror or type(error).__name__) from error

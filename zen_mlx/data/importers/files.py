@@ -1,4 +1,4 @@
-"""Paths, strings and rows -> examples: decides the format of every file and hands it to the module of that origin.
+"""Paths, strings and rows -> examples: finds the format of every file and calls the module of that origin.
 
 A file that was named must be usable. A file found in a folder or archive that is no data is passed over, and counted.
 """

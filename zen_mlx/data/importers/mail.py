@@ -105,7 +105,7 @@ def _mails(entry: Entry, tally: Tally) -> Iterator[_Mail]:
                 # The parser of the standard library raises all of these for headers and parts that are broken.
                 mail = None
             if mail is None:
-                tally.refuse(DataError("a mail that cannot be read", path=source))
+                tally.refuse(DataError("a mail cannot be read", path=source))
             elif not mail.sender:
                 tally.skip("a mail without sender", source)
             elif not mail.text:

@@ -1,4 +1,4 @@
-"""One row of a .jsonl, .json or table -> an `Example`: the fields it has say what it is.
+"""One row of a .jsonl, .json or table file -> an `Example`; its fields decide its kind.
 
 messages [+ tools]               OpenAI and mlx-lm: roles system, user, assistant, tool; tool calls; weight 0: not learned
 prompt, completion [+ system]    one user and one assistant turn
@@ -141,7 +141,7 @@ def _messages(value: Any, source: str) -> tuple[tuple[tuple[str, str], ...], tup
         content = _content(message.get("content"), source, f"{field}.content", empty=calls)
         if not is_text(content) or (role == "assistant" and not content.strip() and not calls):
             raise DataError(
-                "content must be a string of valid Unicode, and an assistant's not empty",
+                "content must be a string of valid Unicode, and not empty for an assistant",
                 path=source,
                 field=f"{field}.content",
             )
@@ -162,7 +162,7 @@ def _content(value: Any, source: str, field: str, empty: bool) -> Any:
         return ""
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
         if any(part.get("type") != "text" for part in value):
-            raise DataError("only text can be learned from, not pictures or sound", path=source, field=field)
+            raise DataError("only text can be trained on, not images or audio", path=source, field=field)
         if all(is_text(part.get("text")) for part in value):
             return "".join(part["text"] for part in value)
     return value

@@ -97,7 +97,7 @@ def _messages(entry: Entry, users: dict[str, tuple[str, ...]], tally: Tally) -> 
             tally.skip("a line of the app itself or of a bot", source)
             continue
         if not isinstance(user, str) or not is_text(item.get("text")):
-            tally.refuse(DataError("a message without sender, or with a text that is none", path=source))
+            tally.refuse(DataError("a message has no sender, or its text is not text", path=source))
             continue
         text = _plain(item["text"], users).strip()
         if not text:

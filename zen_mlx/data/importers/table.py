@@ -99,7 +99,10 @@ def _rows(
         if len(fields) != len(names):
             tally.refuse(
                 DataError(
-                    "another number of fields than the header", path=source, expected=len(names), found=len(fields)
+                    "the number of fields differs from the header's",
+                    path=source,
+                    expected=len(names),
+                    found=len(fields),
                 )
             )
         elif any(undecodable(field) for field in fields):

@@ -1,4 +1,4 @@
-"""What was read, left out and scrubbed, and why: counts and places, never values."""
+"""Counts of what was read, left out and scrubbed, with reasons and sources; never values."""
 
 from __future__ import annotations
 
@@ -65,15 +65,13 @@ def check_columns(columns: Mapping[str, str]) -> dict[str, str]:
     """`columns` when every field of ours in it is one we have and they make a row together."""
     unknown = [name for name in columns if name not in COLUMNS]
     if unknown:
-        raise DataError(
-            "unknown field in the column map", field="columns", expected=", ".join(COLUMNS), found=unknown[0]
-        )
+        raise DataError("unknown field in a column map", field="columns", expected=", ".join(COLUMNS), found=unknown[0])
     given = set(columns)
     if given and not any(
         need <= given for need in ({"prompt", "completion"}, {"text"}, {"messages"}, {"sender", "message"})
     ):
         raise DataError(
-            "the column map makes no row",
+            "the column map is incomplete",
             field="columns",
             expected="prompt and completion, text, messages, or sender and message",
             found=", ".join(sorted(given)),
@@ -151,7 +149,7 @@ class Tally:
         listing = ", ".join(found) + (f" and {len(self.senders) - 20} more" if len(self.senders) > 20 else "")
         if self.options.me:
             raise DataError(
-                "nobody of this name wrote here",
+                "no sender has this name",
                 field="me",
                 expected=f"one of: {listing}",
                 found=", ".join(self.options.me),
@@ -160,7 +158,7 @@ class Tally:
             "say which sender is you",
             field="me",
             expected=f"one of: {listing}",
-            hint="--me NAME: the messages of that sender are what is learned",
+            hint="--me NAME: training learns that sender's messages",
         )
 
 

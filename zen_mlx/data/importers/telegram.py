@@ -73,7 +73,7 @@ def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) ->
         sender = item.get("from") or item.get("from_id")
         text = _text(item.get("text"))
         if not isinstance(sender, str) or not is_text(sender) or not is_text(text):
-            tally.refuse(DataError("a message without sender, or with a text that is none", path=source))
+            tally.refuse(DataError("a message has no sender, or its text is not text", path=source))
             continue
         if not text.strip():
             tally.skip("media without words", source)

@@ -34,13 +34,13 @@ class _Reader:
 
     def _byte(self) -> int:
         if self._at >= len(self._data):
-            raise DataError("a typedstream archive that ends early")
+            raise DataError("the typedstream archive ends early")
         self._at += 1
         return self._data[self._at - 1]
 
     def _bytes(self, count: int) -> bytes:
         if not 0 <= count <= len(self._data) - self._at:
-            raise DataError("a typedstream archive that ends early")
+            raise DataError("the typedstream archive ends early")
         self._at += count
         return self._data[self._at - count : self._at]
 
@@ -58,7 +58,7 @@ class _Reader:
             return self._strings[-1]
         index = self.integer(head) - _FIRST_REFERENCE
         if head == _NIL or not 0 <= index < len(self._strings):
-            raise DataError("a typedstream archive with a dangling reference")
+            raise DataError("the typedstream archive has a dangling reference")
         return self._strings[index]
 
     def group(self, depth: int) -> bytes:
@@ -67,9 +67,9 @@ class _Reader:
         if types == b"+":
             return self._bytes(self.integer())
         if types != b"@" or self._byte() != _NEW or depth > _MOST_DEPTH:
-            raise DataError("a typedstream archive without a string")
+            raise DataError("the typedstream archive has no string")
         if not any(name in _CLASSES for name in self._class()):
-            raise DataError("a typedstream archive without a string")
+            raise DataError("the typedstream archive has no string")
         return self.group(depth + 1)
 
     def _class(self) -> list[bytes]:
@@ -79,5 +79,5 @@ class _Reader:
             names.append(self._shared())
             self.integer()
         if head != _NIL and self.integer(head) < _FIRST_REFERENCE:
-            raise DataError("a typedstream archive with a dangling reference")
+            raise DataError("the typedstream archive has a dangling reference")
         return names

@@ -95,7 +95,7 @@ def test_day_and_month_are_told_apart_by_all_dates(tmp_path: Path) -> None:
     )
     assert len(read(path)[0]) == 3
     path.write_text("1/2/24, 10:00 - Anna: one\n31/2/24, 10:01 - Kim: two\n")
-    with pytest.raises(DataError, match=r"does not exist|nobody"):
+    with pytest.raises(DataError, match=r"does not exist|no sender"):
         import_examples(path, ImportOptions.of("Kim"))
 
 
@@ -126,7 +126,7 @@ def test_a_text_that_begins_with_a_date_is_no_chat(tmp_path: Path) -> None:
 def test_without_me_the_senders_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "chat.txt"
     path.write_text(WHATSAPP["android"])
-    for me, words in ((None, "which sender is you"), ("Zoe", "nobody of this name")):
+    for me, words in ((None, "which sender is you"), ("Zoe", "no sender has this name")):
         with pytest.raises(DataError, match=words) as caught:
             import_examples(path, ImportOptions.of(me))
         assert caught.value.field == "me"
@@ -306,7 +306,7 @@ def test_imessage(tmp_path: Path) -> None:
         [("u", "[e-mail address]: a\n[e-mail address]: b"), ("a", "c")],
     ]
     assert skipped(report) == 4
-    assert report.refused["a typedstream archive that ends early (attributedBody)"].places == [f"{path}:message 12"]
+    assert report.refused["the typedstream archive ends early (attributedBody)"].places == [f"{path}:message 12"]
     assert {entry.name: entry.stat().st_mtime_ns for entry in tmp_path.iterdir()} == before, (
         "nothing is written beside it"
     )
