@@ -1,4 +1,4 @@
-"""Seconds a call: many calls on distinct operands in one evaluation, contenders in turn, one value a round.
+"""Seconds per call: many calls on distinct operands in one evaluation, contenders in turn, one value per round.
 
 A GPU is timed from built graphs to results, so Python's share is left out. On the CPU a kernel may evaluate while it
 is called, so building counts there, for every contender.

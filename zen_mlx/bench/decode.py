@@ -1,4 +1,4 @@
-"""Tokens a second of a whole model with random weights: without a profile, with one unmerged, with one merged."""
+"""Tokens per second of a whole model with random weights: without a profile, with one unmerged, with one merged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fine-tuned checkpoint against its base, from disk to the tensors of a profile: how fast, beside reading both files."""
+"""Speed of encoding a fine-tuned checkpoint against its base, from disk to tensors, beside the time to read both files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def measure_pair(config: Json, rounds: int, report: Report) -> Json:
         free = shutil.disk_usage(folder).free
         if 1.05 * 4 * count > free:
             expected = f"{4 * count / 1e9:.1f} GB for two checkpoints"
-            raise StorageError("not enough room", path=folder, expected=expected, found=f"{free / 1e9:.1f} GB free")
+            raise StorageError("not enough disk space", path=folder, expected=expected, found=f"{free / 1e9:.1f} GB")
         pair = Path(folder) / "base", Path(folder) / "tuned"
         for step in write_pair(model, config, *pair):
             report("writing a pair of checkpoints", step, None)

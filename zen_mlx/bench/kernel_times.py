@@ -1,4 +1,4 @@
-"""The sign kernels of this backend at the shapes of real models: time, bandwidth, and against what they compete with.
+"""Times and bandwidth of this backend's sign kernels at the shapes of real models, beside their contenders'.
 
 Every kernel a backend has is timed at every number of rows, so that the thresholds of `kernels.dispatch` can be read
 from the table. One plane with row and column scales (the default of a profile) and a y_base, as a layer has it.

@@ -1,4 +1,4 @@
-"""What a measurement was made on: the hardware's name, memory, load and matrix product speed; versions; the date."""
+"""The machine behind a measurement: hardware name, memory, load, matrix product speed, versions and date."""
 
 from __future__ import annotations
 

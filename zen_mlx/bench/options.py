@@ -1,4 +1,4 @@
-"""What the tables of `zen bench` may be asked, and the shapes they are asked about."""
+"""Options of the tables of `zen bench`, and the shapes that are measured."""
 
 from __future__ import annotations
 

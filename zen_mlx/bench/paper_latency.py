@@ -1,4 +1,4 @@
-"""Table 4.3 and the memory of Appendix B: how long a profile takes to load and to switch to, and what applying it takes."""
+"""Table 4.3 and the memory of Appendix B: time to load and to switch a profile, and memory to apply it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Table 4.2 and the perplexity of Appendix B: what base, fine-tune and profile say of held-out text."""
+"""Table 4.2 and the perplexity of Appendix B: loss of base, fine-tune and profile on held-out text."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def measure_perplexity(
     start = text[: count * window * _CHARACTERS]
     windows = tokenize([Example(source=name, text=start)], manager.tokenizer, window)[:count]
     if not windows:
-        raise InputError("a text of two tokens at least", path=file, field="--text", found=f"{len(text)} characters")
+        raise InputError("a text needs at least two tokens", path=file, field="--text", found=f"{len(text)} characters")
     rows = []
     for profile in (None, *names):
         stage = f"perplexity of {profile or 'the base'}"

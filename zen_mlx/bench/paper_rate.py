@@ -1,4 +1,4 @@
-"""Section 6.2 in numbers: error and retention of one fine-tune against the ratio, with the paper's curves beside them.
+"""Section 6.2 in numbers: error and retention of one fine-tune against the ratio, beside the paper's curves.
 
 The paper says: error O(1/sqrt(R)), degradation logarithmic in R. Its constants are taken from where it gives numbers:
 nothing lost at R = 1, 7 % at 107 (4.1 and 4.2); the error from our own largest file on.

@@ -1,4 +1,4 @@
-"""What a sign kernel is compared with: the base's matmul that it rides on, MLX's 1-bit product, a Triton kernel.
+"""Contenders of a sign kernel: the base's matmul that it accompanies, MLX's 1-bit product, a Triton kernel.
 
 Each maker gives a contender of one launch shape: it holds as many distinct weights as no cache holds.
 """

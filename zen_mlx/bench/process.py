@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, whose memory nothing has touched."""
+"""A measurement in a new process, whose memory nothing has touched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def in_new_process(work: Callable[..., _Result], *args: object) -> _Result:
     except EOFError:
         process.join()
         found = f"exit code {process.exitcode}"
-        raise ZenError("a measurement's process ended early", found=found, hint="is there enough memory?") from None
+        raise ZenError("a measurement process ended early", found=found, hint="is there enough memory?") from None
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGINT)

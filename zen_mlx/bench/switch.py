@@ -1,4 +1,4 @@
-"""Switching between profiles: how long, what the next token pays for it, how fast a profile loads, how much memory."""
+"""Switching between profiles: its time, the cost of the next token, the time to load a profile, and memory."""
 
 from __future__ import annotations
 

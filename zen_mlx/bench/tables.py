@@ -1,4 +1,4 @@
-"""The tables of `zen bench` by name, and what they may be asked. Imports nothing heavy: the command line reads it."""
+"""The tables of `zen bench` by name, with their options. Imports nothing heavy, because the command line reads it."""
 
 from __future__ import annotations
 

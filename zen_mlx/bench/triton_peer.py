@@ -1,4 +1,4 @@
-"""y = x @ (2 * bits - 1), f16, in Triton: what BitDelta's published kernel does, to compare with. Imported where triton is.
+"""y = x @ (2 * bits - 1), f16, in Triton: BitDelta's published kernel as a contender. Imported only where triton is.
 
 Its way: packed i32 [K/32, N], word j of a column holding rows 32j to 32j + 31, LSB first; every element of a
 [BLOCK_K, BLOCK_N] tile loads the word it lies in (32 times the same one), shifts its bit out, makes +-1 of it, and the

@@ -1,4 +1,4 @@
-"""The picture of `layer_errors`: a panel a profile, a row a layer, a column a projection."""
+"""Heat map of `layer_errors`: one panel per profile, one row per layer, one column per projection."""
 
 from __future__ import annotations
 

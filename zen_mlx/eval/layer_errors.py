@@ -1,4 +1,4 @@
-"""Where a profile loses what the fine-tune changed: ||D - P||^2 / ||D||^2 of every target weight, without any data.
+"""Error by layer, without any data: ||D - P||^2 / ||D||^2 of every target weight, D the fine-tune's change, P the profile's.
 
 D is the reference's change of the weight, P the profile's. Neither model is loaded: a tensor of each at a time.
 """
@@ -24,7 +24,7 @@ def layer_errors(
 ) -> dict[str, dict[str, float]]:
     """{profile: {target weight: ||D - P||^2 / ||D||^2}}: 0 is exact, 1 as if the weight were left alone, more is worse.
 
-    A weight that the reference leaves alone is not listed. Errors: `recipes.finetune.open_tuned`'s.
+    A weight that the reference leaves alone is not listed. Errors: `recipes.finetune.open_finetune`'s.
     """
     names, change = _changes(reference, base_name)
     out: dict[str, dict[str, float]] = {name: {} for name in profiles}

@@ -1,4 +1,4 @@
-"""Two models, token by token: loss, KL(reference || model), and how often both choose the same token.
+"""Two models, token by token: loss, KL(reference || model), and the share of tokens on which their first choices agree.
 
 Only supervised positions count, a bounded number of them at a time. The reference is asked once: its logits lie on disk
 (f32, exact), or, where they are too many for that, it is run beside each model again.

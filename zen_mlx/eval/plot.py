@@ -47,7 +47,7 @@ def plot_rate(points: Iterable[RatePoint], path: str | Path, title: str = "", lo
     rows = list(points)
     for row in rows:
         if not row.bits_per_weight > 0:
-            raise InputError("a rate is positive", field="bits_per_weight", found=row.bits_per_weight)
+            raise InputError("a rate must be positive", field="bits_per_weight", found=row.bits_per_weight)
     if not rows:
         raise InputError("there are no points to draw", field="points")
     pyplot = pyplot_module()

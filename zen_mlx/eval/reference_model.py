@@ -1,4 +1,4 @@
-"""What profiles are compared with: a fine-tuned model, a LoRA adapter, or another profile."""
+"""The reference that profiles are compared with: a fine-tuned model, a LoRA adapter or another profile."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def keep_logits(
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if both > 0.75 * machine:
         raise MemoryLimitError(
-            "the reference's logits do not fit on the disk, nor both models in memory",
+            "neither the reference's logits fit on the disk nor both models in memory",
             field="reference",
             expected=f"{wanted / 1e9:.1f} GB of logits, or {both / 1e9:.1f} GB of weights",
             found=f"{machine / 1e9:.1f} GB of memory",

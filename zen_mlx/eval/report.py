@@ -1,4 +1,4 @@
-"""What a base, its profiles and a reference do on one data set: the document of `zen eval`.
+"""Evaluation of a base, its profiles and a reference on one data set: the document of `zen eval`.
 
 The reference comes first and is gone before the base is loaded, so that two models are in memory only where its logits do
 not fit on the disk.
@@ -140,7 +140,7 @@ def _check(
             hint="--reference names the fine-tune",
         )
     if by_layer and not profiles:
-        raise ConfigError("a heat map is of a profile", field="heatmap", hint="-p NAME names one")
+        raise ConfigError("a heat map needs a profile", field="heatmap", hint="-p NAME names one")
     if answer_rows:
         answers.need_scores()
 

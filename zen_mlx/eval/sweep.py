@@ -1,4 +1,4 @@
-"""The same fine-tune at many sizes: what a profile keeps of it at each, beside LoRA extractions of its change."""
+"""Rate sweep: the share of a fine-tune that a profile keeps at many sizes, beside LoRA extractions of the same change."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ def sweep_rates(
         points.append(SweepPoint(kind, bits, size, loss, retention(base, loss, reference)))
     kinds = [point.kind for point in points]
     points.sort(key=lambda point: (kinds.index(point.kind), point.bits_per_weight))
-    drawn = [
-        RatePoint(each.kind, each.bits_per_weight, each.retention) for each in points if each.retention is not None
-    ]
+    drawn = [RatePoint(p.kind, p.bits_per_weight, p.retention) for p in points if p.retention is not None]
     if drawn:
         plot_rate(drawn, picture)
     return points

@@ -1,1 +1,1 @@
-"""Profiles on disk, in memory, and as arithmetic."""
+"""Profiles on disk and in memory, and arithmetic on them."""

@@ -1,4 +1,4 @@
-"""The profiles that are in memory now: least recently used out first, within a budget of bytes."""
+"""Profiles in memory within a byte budget: the least recently used one is dropped first."""
 
 from __future__ import annotations
 

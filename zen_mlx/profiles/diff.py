@@ -1,4 +1,4 @@
-"""How two profiles differ, as numbers: cosine, relative norm and share of equal signs, per tensor and in all."""
+"""Difference of two profiles in numbers: cosine, relative norm and share of equal signs, per tensor and overall."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def _open(url: str, start: int, note: Path) -> Iterator[Response]:
 
 
 def _way_out(status: int) -> str:
-    return {401: "it wants to know who you are", 403: "it does not give it to you", 429: "try again later"}.get(
+    return {401: "the server requires a login", 403: "the server denies access", 429: "try again later"}.get(
         status, "check the address"
     )
 

@@ -23,7 +23,7 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Jso
     belong to different bases.
     """
     if len(profiles) < 1 or len(profiles) != len(weights):
-        raise ConfigError("one weight for each profile", field="weights", expected=len(profiles), found=len(weights))
+        raise ConfigError("each profile needs one weight", field="weights", expected=len(profiles), found=len(weights))
     for weight in weights:
         if not math.isfinite(weight):
             raise ConfigError("a weight must be a finite number", field="weights", found=weight)
@@ -46,7 +46,7 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Jso
             if name in tensors:
                 if tensors[name].shape != tensor.shape:
                     raise BaseMismatchError(
-                        "shapes differ", field=name, expected=tensors[name].shape, found=tensor.shape
+                        "the shapes of a tensor differ", field=name, expected=tensors[name].shape, found=tensor.shape
                     )
                 parts = _one_of_rows(tensors[name].parts + parts)
             if len(parts) > MAX_PARTS:
@@ -153,7 +153,7 @@ def _one_of_rows(parts: tuple[Part, ...]) -> tuple[Part, ...]:
         start += len(part.rows)
     if not np.isfinite(values).all():
         raise ConfigError(
-            "the sum is out of float32's range", field="weights", expected="finite rows", found="infinity"
+            "the sum exceeds the range of float32", field="weights", expected="finite rows", found="infinity"
         )
     at = next(index for index, part in enumerate(parts) if isinstance(part, RowsPart))
     others = [part for part in parts if not isinstance(part, RowsPart)]
@@ -164,5 +164,5 @@ def _times(values: np.ndarray, weight: float) -> np.ndarray:
     with np.errstate(over="ignore"):
         product: np.ndarray = (values * np.float64(weight)).astype(np.float32)
     if not np.isfinite(product).all():
-        raise ConfigError("a weight takes the delta out of float32's range", field="weights", found=weight)
+        raise ConfigError("a weight takes the delta beyond the range of float32", field="weights", found=weight)
     return product

@@ -1,4 +1,4 @@
-"""A stored profile -> a hub repository: first a plan that can be shown, then one commit of the profile and its card.
+"""Hub push: a stored profile -> a hub repository; first a plan that can be shown, then one commit of profile and card.
 
 Nothing but those two files is ever sent. The commit is made whole or not at all.
 """
@@ -91,7 +91,7 @@ def plan_push(
             field="private",
             expected="private" if private else "public",
             found="private" if info.private else "public",
-            hint=f"say {flag} if that is what you want, or name another repository",
+            hint=f"use {flag} if that is what you want, or name another repository",
         )
     files = [sibling.rfilename for sibling in (info.siblings or [])] if info is not None else []
     file, base_model = f"{name}{SUFFIX}", _base_model(facts)
@@ -123,7 +123,7 @@ def push(plan: PushPlan, message: str | None = None) -> Pushed:
 
     api, source = HfApi(), HubSource(plan.repo, plan.revision)
     if read_header(plan.path).sha256 != plan.sha256:
-        raise InputError(f"{plan.profile} has changed meanwhile", path=plan.path, hint="push it again")
+        raise InputError(f"{plan.profile} changed in the meantime", path=plan.path, hint="push it again")
     operations = [CommitOperationAdd(plan.file, str(plan.path))]
     if plan.card is not None:
         operations.append(CommitOperationAdd(CARD, plan.card.encode()))
@@ -167,13 +167,13 @@ def _sent(send: Callable[[], T]) -> T:
     except (RuntimeError, ValueError, OSError) as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
         if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (409, 412):
-            raise UploadError("the repository has changed meanwhile", hint="push again") from cause
+            raise UploadError("the repository changed in the meantime", hint="push again") from cause
         if isinstance(cause, (transport_error(), ConnectionError, TimeoutError)) and "xet" not in str(cause):
             raise cause  # noqa: B904  the hub's own error, for `hub_errors`
         raise UploadError(
             "the upload failed",
             found=first_line(cause),
-            hint="try again; where the hub or a proxy knows no xet storage, with HF_HUB_DISABLE_XET=1",
+            hint="try again; set HF_HUB_DISABLE_XET=1 if the hub or a proxy has no xet storage",
         ) from error
 
 

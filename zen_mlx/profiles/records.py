@@ -1,4 +1,4 @@
-"""What is kept beside a profile and never leaves with it: the log of its run, the plot of its losses, its report."""
+"""Private records of a profile, which stay on this machine: the log of its run, its loss plot, its report."""
 
 from __future__ import annotations
 

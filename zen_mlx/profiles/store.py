@@ -1,4 +1,4 @@
-"""The profiles of one home folder: disk is the truth, and every change is whole or did not happen."""
+"""The profiles of one home folder: the disk is the truth, and every change happens completely or not at all."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ProfileStore:
         path = profile_path(self.home, name)
         if path.exists() and not replace:
             raise ProfileExistsError(
-                f"there is a profile {name!r} already", field="profile", hint="use --replace, or another name"
+                f"there is already a profile {name!r}", field="profile", hint="use --replace, or another name"
             )
         return path
 
@@ -94,7 +94,7 @@ class ProfileStore:
     def rename(self, old: str, new: str, replace: bool = False) -> Path:
         """Give `old` the name `new`. The name inside the file follows, so the file is written anew before the old goes."""
         if check_name(new) == old:
-            raise InputError("that is its name already", field="name", found=new)
+            raise InputError("the profile already has this name", field="name", found=new)
         before = self.path(old)
         profile = self.load(old)
         path = self.check_free(new, replace)
@@ -112,7 +112,7 @@ class ProfileStore:
         if target.is_dir():
             target = target / f"{name}{SUFFIX}"
         if target.exists() and not replace:
-            raise InputError("the file exists already", path=target, hint="use --replace, or another name")
+            raise InputError("the file already exists", path=target, hint="use --replace, or another name")
         return write(profile, target, version)
 
     def import_file(

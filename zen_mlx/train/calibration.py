@@ -1,6 +1,6 @@
-"""What goes into every target layer, and what its outputs are worth: what a delta is weighed with when it is compressed.
+"""Input statistics of every target layer, and the weight of its outputs: compression weighs its errors with them.
 
-    C = E[x x^T] over the tokens of a text, [K, K] f32, uncentred             `Moments`
+    C = E[x x^T] over the tokens of a text, [K, K] f32, uncentred             `CalibrationStats`
     g = E ||d nats / d y||^2 / N, over the same tokens                        `importance`
 
 With both, ||(D - D') C^(1/2)||^2 * g estimates to second order what an error of the delta costs the model.

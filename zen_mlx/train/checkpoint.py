@@ -90,9 +90,7 @@ def facts(folder: Path) -> Json:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise FormatError(
-            "the checkpoint's run.json is damaged", path=path, hint="start again with --replace"
-        ) from error
+        raise FormatError("the checkpoint is damaged", path=path, hint="start again with --replace") from error
     if not isinstance(value, dict):
         raise FormatError("the checkpoint's run.json is not an object", path=path, hint="start again with --replace")
     return value
@@ -106,7 +104,7 @@ def check_same(folder: Path, wanted: Mapping[str, object]) -> Json:
         if different is not None:
             field, before, now = different
             raise ResumeMismatchError(
-                "this run was started with something else",
+                "this run was started with other inputs",
                 path=folder,
                 field=field,
                 expected=before,
@@ -132,7 +130,7 @@ def save(folder: Path, state: RunState) -> None:
             mx.save_safetensors(str(written), arrays, metadata={"run": json.dumps(details)})
             written.rename(temporary)
         except RuntimeError as error:  # how MLX says that a write failed
-            raise StorageError("the disk refused the checkpoint; the one before it is kept", path=folder) from error
+            raise StorageError("the checkpoint cannot be written; the one before it is kept", path=folder) from error
         finally:
             written.unlink(missing_ok=True)
     for old in states(folder)[KEPT:]:
@@ -160,7 +158,7 @@ def load(folder: Path, note: Callable[[str], None] = lambda text: None) -> RunSt
         except FormatError as error:
             if path == found[-1]:
                 raise
-            note(f"{error}; going on from the one before it")
+            note(f"{error}; continuing from the one before it")
             continue
         return state
     return None

@@ -1,4 +1,4 @@
-"""Distillation: stored tensors -> better ones of the same layouts, for `zen compress` and full-precision runs.
+"""Distillation: stored tensors -> better ones in the same layouts, for `zen compress` and full-precision runs.
 
 A full-precision run ends here: its latents become signs, with scales in closed form, and these are distilled from the
 model with the latents.

@@ -1,7 +1,7 @@
-"""When a run must not go on, and when to stop because it has learned what it can.
+"""Early stopping, and the guard that ends a run whose numbers are no longer finite.
 
-A run has failed when a loss or a gradient is no number, when a loss exceeds EXPLODED_NATS, or when each of the last WINDOW
-losses exceeds its limit,
+A run has failed when a loss or a gradient is not a finite number, when a loss exceeds EXPLODED_NATS, or when each of
+the last WINDOW losses exceeds its limit,
 
     first + max(1, first / 4) + 4 / sqrt(rows of a step)      nats; first: the loss of the first step, which is the base's
 """
@@ -45,7 +45,7 @@ class Guard:
         progress = self._progress
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise self._failed(
-                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no number at step {step}", kept
+                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is not a finite number at step {step}", kept
             )
         if loss > EXPLODED_NATS:
             raise self._failed(f"the loss has exploded to {loss:.1f} at step {step}", kept)
@@ -54,17 +54,17 @@ class Guard:
         progress.recent = [*progress.recent, loss][-WINDOW:]
         if len(progress.recent) == WINDOW and min(progress.recent) > self.limit:
             raise self._failed(
-                f"the loss has climbed from {progress.first:.2f} to {loss:.2f} and stayed there for {WINDOW} steps, up to"
+                f"the loss rose from {progress.first:.2f} to {loss:.2f} and stayed there for {WINDOW} steps, up to"
                 f" step {step}",
                 kept,
             )
 
     def check_arrays(self, state: RunState, kept: int | None) -> None:
-        """TrainingError unless every trained array and moment is a number: only such a state may be stored."""
+        """TrainingError unless every trained array and moment is finite: only such a state may be stored."""
         for group in (state.latents, state.adam.m, state.adam.v):
             for array in group.values():
                 if not mx.isfinite(array).all().item():
-                    raise self._failed(f"a trained array is no number after step {state.step}", kept)
+                    raise self._failed(f"a trained array is not finite after step {state.step}", kept)
 
     def _failed(self, what: str, kept: int | None) -> TrainingError:
         state = f"the state after step {kept} is kept" if kept else "there was no checkpoint yet"

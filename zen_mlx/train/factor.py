@@ -1,4 +1,4 @@
-"""Factors of low rank under the straight-through estimator.
+"""Low-rank factors under the straight-through estimator.
 
     y = W x + b + sum over groups of Q(U)^T (Q(V) x),   Q(c) = (1 - lambda) c + lambda q(c),   dQ/dc taken as 1
     q(c) = (clip(floor(c / step), -2^(bits-1), 2^(bits-1) - 1) + 1/2) * step,   step = STEP[bits] * rms(c)

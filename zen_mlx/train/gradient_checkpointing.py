@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a layer's activations are dropped after its forward pass and made again for its backward pass.
+"""Gradient checkpointing: a layer's activations are dropped after its forward pass and computed again for its backward pass.
 
 y = layer(x) keeps x and nothing else; the numbers are the same, for one more forward pass.
 """

@@ -1,4 +1,4 @@
-"""The gradient of one step: that of the sum of its rows' nats, whatever they are cut into.
+"""The gradient of one step: the sum over its rows, however they are split.
 
 The only place where gradients are summed: over micro-batches here, and over whoever else computes a part of the step.
 """
@@ -22,9 +22,9 @@ from .trainable import array_name
 def step_gradients(
     model: nn.Module, rows: list[TokenRow], micro_tokens: int = MICRO_TOKENS, grad_checkpoint: bool = False
 ) -> tuple[float, int, dict[str, mx.array]]:
-    """(sum of nats, supervised tokens, gradient of the sum by `overlay.array_name`) of one step's rows.
+    """(sum of nats, supervised tokens, gradient of the sum by `array_name`) of one step's rows.
 
-    A forward and backward takes at most `micro_tokens` padded tokens, or one row. `grad_checkpoint`: see `recompute`.
+    A forward and backward takes at most `micro_tokens` padded tokens, or one row. `grad_checkpoint`: see `checkpointed`.
     """
     total, tokens = 0.0, 0
     grads: dict[str, mx.array] = {}

@@ -1,4 +1,4 @@
-"""Memory estimate of a run, before a weight of its base is read; which settings fit where the chosen ones do not."""
+"""Memory estimate of a run before a weight of its base is read, and the settings that fit if the chosen ones do not."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ class FittedOptions:
         """`MemoryLimitError` with the numbers and the settings that fit, unless it does."""
         if not self.fits:
             raise MemoryLimitError(
-                f"this run needs {_gb(self.plan.total_bytes)}, {_gb(self.limit_bytes)} may be used ({self.source})",
+                f"this run needs {_gb(self.plan.total_bytes)}, but only {_gb(self.limit_bytes)} may be used ({self.source})",
                 field="memory_limit",
                 expected=self.limit_bytes,
                 found=self.plan.total_bytes,
-                hint=f"what fits: {'; '.join(self.others)}",
+                hint=f"these settings fit: {'; '.join(self.others)}",
             )
 
 
@@ -167,7 +167,7 @@ def _fits(
 ) -> bool:
     try:
         return estimate_run(model, rows, held, options, shape).total_bytes <= limit_bytes
-    except ConfigError:  # this road has too few bits for so small a base
+    except ConfigError:  # too few bits for so small a base
         return False
 
 
@@ -182,7 +182,7 @@ def _steps(rows: list[TokenRow], options: TrainOptions) -> Iterator[list[TokenRo
 
 
 def _trained_bytes(model: nn.Module, options: TrainOptions) -> int:
-    """Bytes of the arrays that the road trains, from the layers themselves: they are lazy until they are used."""
+    """Bytes of the arrays that the method trains, from the layers themselves: they are lazy until they are used."""
     method, share = method_of(options, model), QuantizationRamp()
     with trainable_layers(model, lambda name, base, shape: method.layer(name, base, shape, share)) as layers:
         return sum(array.size * 4 for array in trained_arrays(layers).values())

@@ -1,4 +1,4 @@
-"""The training methods, sign and factor: the layer trained in a target's place, its rate and ramp, what is stored of it."""
+"""The training methods, sign and factor: the trained layer, its learning rate and ramp, and its stored form."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ REFERENCE_RANK = 44  # the start's, of the embedded base at 0.33 bits per weight
 
 
 class Method(Protocol):
-    """One way of training; `bits_per_weight` bounds the whole file, None is the road's default.
+    """One way of training; `bits_per_weight` bounds the whole file, None is the method's default.
 
-    keeps_moments: whether `begin_quantization` leaves the arrays as they are.
+    keeps_optimizer_state: whether `begin_quantization` leaves the arrays as they are.
     """
 
     keeps_optimizer_state: bool
@@ -53,7 +53,7 @@ class Method(Protocol):
 
 
 class SignMethod:
-    """A latent of every weight's size, one bit a plane of it at the end (`ste`); as many planes as fit, at most 4.
+    """A latent of every weight's size, one bit a plane of it at the end (`sign_ste`); as many planes as fit, at most 4.
 
     Without a bound, one. Signs take twice the rate of a full fine-tune.
     """

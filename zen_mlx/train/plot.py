@@ -1,4 +1,4 @@
-"""A run's log -> a picture of its losses, as PNG."""
+"""A run's log -> a plot of its losses, as PNG."""
 
 from __future__ import annotations
 

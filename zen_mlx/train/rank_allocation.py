@@ -1,4 +1,4 @@
-"""Rank allocation: what a factor run's full-precision part has shown of each layer decides its ranks and bits.
+"""Rank allocation: the full-precision part of a factor run decides each layer's ranks and bits.
 
 The columns of a layer are rotated to the singular directions of U^T V, largest first, and each direction gets 8, 4, 2 or
 no bits by the rule of `encode.rate_allocation`, with its squared singular value as its energy, so that the file is as

@@ -1,4 +1,4 @@
-"""What changes over a run: the learning rate and lambda, the weight of the 1-bit delta.
+"""Schedules over a run: the learning rate, and lambda, the weight of the 1-bit delta.
 
 rate(step)   = peak * linear warm-up * cosine from 1 to FLOOR
 lambda(step) = 0 up to where the ramp starts, then a line to 1 at its end, then 1: from a quarter of the run to three

@@ -1,4 +1,4 @@
-"""Text that a model writes by itself: generic material to distil with, where nobody has any."""
+"""Text that a model generates by itself: generic material for distillation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sign training: latent deltas under the straight-through estimator (STE), and the sign parts that are stored of them.
+"""Sign training: latent deltas under the straight-through estimator (STE), and the sign parts that store them.
 
     y = x (W + Q(d))^T + b,   Q(d) = (1 - lambda) d + lambda s(d) sign(d),   dQ/dd taken as 1
 
@@ -135,7 +135,7 @@ def encode_latents(
 ) -> dict[str, DeltaTensor]:
     """Every latent [.., N, K] that is not all zero as `planes` sign parts; f16 scales (f32 where f16 cannot hold them).
 
-    A straight-through run stores the scales of `ste.scales`, so the file is what the last step computed; a
+    A straight-through run stores the scales of `scales`, so the file is what the last step computed; a
     full-precision run fits them in closed form, weighed by `moment_of(name)`, C = E[x x^T], if given.
     A row (or block) whose scale is below
     `sparsity_penalty` times its layer's mean scale gets scale 0: a sign has no zero.

@@ -1,4 +1,4 @@
-"""Soft labels: what a teacher says at every supervised position, its k likeliest tokens and their log-probabilities.
+"""Soft labels: a teacher's k likeliest tokens and their log-probabilities at every supervised position.
 
 Kept in two files, so that the teacher can be gone before the student is loaded, and rows of any number fit.
 """

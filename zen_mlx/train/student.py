@@ -1,4 +1,4 @@
-"""Distillation: a delta as it is stored, of which only what is small is trained, until the model says what its teacher says.
+"""Distillation: a stored delta whose small arrays are trained until the model agrees with its teacher.
 
     y = base(x) + sum over parts of part(x)
     sign      scale <- scale_0 * exp(GAIN * t), t trained from 0: every scale stays positive, no sign changes

@@ -1,4 +1,4 @@
-"""y = base(x) + delta(x): a frozen layer under the arrays that are trained in its place."""
+"""y = base(x) + delta(x): a frozen layer, and the arrays that are trained on top of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: batches -> gradients -> latents, with checkpoints to go on from and looks at held-out rows.
+"""The training loop: batches -> gradients -> latents, with checkpoints for a resume and losses on held-out rows.
 
 Knows nothing about files of data, names of profiles or how progress is shown.
 """
@@ -40,7 +40,7 @@ HELD_ROWS, HELD_TOKENS = 32, 8192  # most that one look at held-out rows compute
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The arrays to be stored (f32, by `overlay.array_name`) and the loss of every step that this process ran.
+    """The arrays to be stored (f32, by `array_name`) and the loss of every step that this process ran.
 
     step: the one they are from; it is below `steps` when an earlier one was better on held-out rows.
     """
@@ -70,7 +70,7 @@ def train(
     `Interrupted` is raised). `state` is where to go on from. On the CPU, a resumed run ends in the same bytes.
     `method`, when given, is taken in place of the one that the options name. `team`: the ranks that train this together, each
     called with the same; only rank 0 has a `folder` and a `state`.
-    Raises `TrainingError` when the loss explodes, stays far above its start or is no number; the last checkpoints stay.
+    Raises `TrainingError` when the loss explodes, stays far above its start or is not finite; the last checkpoints stay.
     """
     method = method or method_of(options, model)
     schedule = check_run(model, rows, options, held, method)
@@ -212,7 +212,7 @@ class _Run:
 
 
 class _Looks:
-    """Held-out loss now and then, of the arrays as they would be stored: with lambda 1 on a road that quantizes.
+    """Held-out loss now and then, of the arrays as they would be stored: with lambda 1 if the run quantizes.
 
     Early stopping looks at those after a step that was trained with lambda 1 itself. Before that the arrays are not
     trained for what is stored, so that the best of them would be a bad profile, and no reason to stop.
@@ -271,4 +271,4 @@ class _Saver:
             self.save()
         except StorageError as error:
             self._saved_at = time.monotonic()
-            self._run.tell(Noted(f"{error}; the run goes on"))
+            self._run.tell(Noted(f"{error}; the run continues"))

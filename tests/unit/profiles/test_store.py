@@ -183,7 +183,7 @@ def test_export_and_import_are_the_same_bytes(store: ProfileStore, tmp_path: Pat
     assert store.export("a", out) == []
     file = out / "a.bitdelta"
     assert file.read_bytes() == path.read_bytes()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         store.export("a", file)
     store.export("a", file, replace=True)
     other = ProfileStore(tmp_path / "other")

@@ -73,7 +73,7 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run() -> None:
     for step in range(2, WINDOW + 1):
         guard.check(step, 6.5, 1.0, None)
         assert not guard.calm
-    with pytest.raises(TrainingError, match=r"climbed from 4\.00 to 6\.50 .* state after step 7 is kept") as caught:
+    with pytest.raises(TrainingError, match=r"rose from 4\.00 to 6\.50 .* state after step 7 is kept") as caught:
         guard.check(WINDOW + 1, 6.5, 1.0, 7)
     assert caught.value.hint == "start again with a smaller rate: --replace --learning-rate-scale 0.01"
     assert caught.value.exit_code == 1
@@ -88,7 +88,11 @@ def test_a_loss_that_stays_far_above_its_start_ends_the_run() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "norm", "what"),
-    [(float("nan"), 1.0, "loss is no number"), (2.0, float("inf"), "gradient is no number"), (51.0, 1.0, "exploded")],
+    [
+        (float("nan"), 1.0, "loss is not a finite number"),
+        (2.0, float("inf"), "gradient is not a finite number"),
+        (51.0, 1.0, "exploded"),
+    ],
 )
 def test_what_is_no_number_or_exploded_ends_the_run(loss: float, norm: float, what: str) -> None:
     with pytest.raises(TrainingError, match=what):
@@ -100,7 +104,7 @@ def test_a_state_with_nan_is_never_stored(tmp_path: Path) -> None:
     for bad in (float("nan"), float("inf")):
         for place in ("latents", "m", "v"):
             arrays = {name: {"w": mx.array([1.0, bad if name == place else 1.0])} for name in ("latents", "m", "v")}
-            with pytest.raises(TrainingError, match="no number after step 3"):
+            with pytest.raises(TrainingError, match="not finite after step 3"):
                 guard.check_arrays(RunState(arrays["latents"], AdamState(arrays["m"], arrays["v"], 3)), None)
 
 
@@ -266,7 +270,7 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
         report = manager.create_profile("p", TEXTS, steps=3, checkpoint_s=0, on_event=tell)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [event.text.endswith("the run goes on") for event in events if isinstance(event, Noted)] == [True, True]
+    assert [event.text.endswith("the run continues") for event in events if isinstance(event, Noted)] == [True, True]
     assert [event.step for event in events if isinstance(event, Saved)] == [3]
     assert report.path.is_file()
 
