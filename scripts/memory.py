@@ -111,7 +111,8 @@ def main() -> None:
         return
     if not args.json:
         print(
-            "| method | checkpoints | micro-batch | estimated MB | measured MB | ratio | resident MB |\n|" + " --- |" * 7
+            "| method | checkpoints | micro-batch | estimated MB | measured MB | ratio | resident MB |\n|"
+            + " --- |" * 7
         )
     found = []
     for method in ("factor", "sign"):

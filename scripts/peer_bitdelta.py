@@ -102,7 +102,7 @@ def bitdelta(model: Any, tuned: Any, rows: list[TokenRow], wanted: argparse.Name
             mx.eval(model.trainable_parameters(), optimizer.state, loss)
             if step % 20 == 0 or step == wanted.steps - 1:
                 print(f"step {step + 1}/{wanted.steps}: {loss.item():.5f}", file=sys.stderr, flush=True)
-        return {name: _stored(np.array(layer._signs[0]), layer.c.item()) for name, layer in layers.items()}  # type: ignore[attr-defined]
+        return {name: _stored(np.array(layer._signs[0]), layer.c.item()) for name, layer in layers.items()}
 
 
 def _stored(signs: np.ndarray, c: float) -> tuple[Any, float]:

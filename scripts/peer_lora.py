@@ -67,7 +67,7 @@ def theirs(job: dict[str, Any]) -> None:
     from zen_mlx.memory import bounded_cache
 
     folder, steps, rate, parts = Path(job["folder"]), job["steps"], job["rate"], job["accumulate"]
-    model, tokenizer = load(str(pull(job["model"])))
+    model, tokenizer = load(str(pull(job["model"])))[:2]
     mx.random.seed(0)
     model.freeze()
     shape = {"rank": job["rank"], "scale": 20.0, "dropout": 0.0}
@@ -100,7 +100,8 @@ def theirs(job: dict[str, Any]) -> None:
     if job["own_batches"]:
         rows = [json.loads(line) for line in Path(job["data"]).read_text(encoding="utf-8").splitlines() if line.strip()]
         wanted = argparse.Namespace(mask_prompt=True)
-        data: Any = datasets.CacheDataset(datasets.create_dataset(rows, tokenizer, wanted))
+        backend: Any = tokenizer  # of the wrapper create_dataset takes what a tokenizer has
+        data: Any = datasets.CacheDataset(datasets.create_dataset(rows, backend, wanted))
     else:
         data, _ = crop(tokenize(load_files([Path(job["data"])]), tokenizer, job["length"]), job["length"])
         extra["iterate_batches"] = same_batches
