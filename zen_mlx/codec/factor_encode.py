@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ..errors import ConfigError
-from .arrays import DTYPES, F16_SMALLEST, narrowed
+from .arrays import DTYPES, F16_LARGEST, F16_SMALLEST, narrowed
 from .factor import FACTOR_BITS, FactorGroup, FactorPart, FactorSide, side_values
 from .pack import CODE_BITS, pack_codes, quantize
 from .svd import leading_factors, weighted_factors
 
 _UNIT_RANGE = (2.0**-16, 2.0**28)
 """Where the largest product of a column of U and one of V may lie: beyond it float16 steps lose precision."""
-_VALUE_RANGE = (2.0**-11, 65504.0)
+_VALUE_RANGE = (2.0**-11, F16_LARGEST)
 """Where the largest of a float16 column may lie: beyond it the column is scaled by a power of two."""
 
 _Side = tuple[FactorSide, np.ndarray | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
+from ..config import MOST_PLANES
 from ..errors import ConfigError
 from ..format.layout import segments
 from ..format.spec import TENSOR_ALIGN, align, canonical, split_name
@@ -12,7 +13,6 @@ from ..fsio import Json
 from .rate_allocation import Choice, layout_of_choice
 
 BITS = 4
-MOST_PLANES = 4
 HEADER_BYTES = 4096
 """What a header says beside its tensors: facts, metrics, layouts."""
 _ENTRY_BYTES = 36

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
-from ..codec.arrays import over_rows, row_chunks
+from ..codec.arrays import F16_LARGEST, F16_SMALLEST, over_rows, row_chunks
 from ..codec.difference import Delta, Difference, Floats
 from ..codec.parts import DensePart, Part, SignPart, encode_rows, encode_sign
 from ..codec.scales import Seen
@@ -19,9 +19,6 @@ from ..errors import ConfigError, ModelFormatError, TargetError
 from ..format.spec import DeltaTensor
 from .layer_stats import LayerStats, measure
 from .lazy_weights import Reader
-
-# Under this a float16 keeps fewer than 8 significant bits.
-_F16_SMALLEST = 2.0**-17
 
 Progress = Callable[[int, int, str], None]
 PartsOf = Callable[[str, Delta], Sequence[Part]]
@@ -142,5 +139,5 @@ def has_few_rows(shape: tuple[int, ...], peaks: np.ndarray) -> bool:
 
 def _dense(delta: Delta, peak: float, dtype: str) -> DensePart:
     """The delta as it is: f16 where asked for, unless the largest value is beyond its range or below its precision."""
-    narrow = dtype == "f16" and _F16_SMALLEST <= peak <= float(np.finfo(np.float16).max)
+    narrow = dtype == "f16" and F16_SMALLEST <= peak <= F16_LARGEST
     return DensePart(np.array(delta, dtype=np.float16 if narrow else np.float32))

@@ -30,10 +30,10 @@ from ..data.tokens import TokenRow
 from ..errors import ConfigError, TrainingError, ZenError
 from ..fsio import Json
 from .checkpoint import RunNumbers, RunState
-from .optimizer import AdamState
+from .optimizer import AdamState, by_bytes
 
 BUFFER_BYTES = 32 * 2**20
-"""Gradients are summed in pieces of about this size: the ring is slow with many small ones."""
+"""Gradients are summed in pieces of at most this size, or of one array: the ring is slow with many small ones."""
 MESSAGE_BYTES = 2048
 _LOST = "the connection to another machine of the run was lost"
 
@@ -127,7 +127,7 @@ class ProcessGroup:
         if self.size == 1:
             return total, tokens, grads
         parts = self.tell([total, tokens])
-        for names in _groups(like):
+        for names in by_bytes(dict(sorted(like.items())), BUFFER_BYTES):
             flat = mx.concatenate(
                 [(grads.pop(name) if name in grads else mx.zeros_like(like[name])).reshape(-1) for name in names]
             )
@@ -163,7 +163,7 @@ class ProcessGroup:
             return dict(arrays)
         self.tell(None)
         out: dict[str, mx.array] = {}
-        for names in _groups(like):
+        for names in by_bytes(dict(sorted(like.items())), BUFFER_BYTES):
             if self.leads:
                 flat = mx.concatenate([arrays[name].reshape(-1) for name in names]).view(mx.int32)
             else:
@@ -255,18 +255,6 @@ def digest(arrays: Mapping[str, mx.array]) -> str:
 
 def _short(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def _groups(like: Mapping[str, mx.array]) -> Iterator[list[str]]:
-    """The names in order, in groups of about BUFFER_BYTES of f32."""
-    names: list[str] = []
-    for name in sorted(like):
-        names.append(name)
-        if 4 * sum(like[each].size for each in names) >= BUFFER_BYTES:
-            yield names
-            names = []
-    if names:
-        yield names
 
 
 def _split(flat: mx.array, names: list[str], like: Mapping[str, mx.array]) -> dict[str, mx.array]:

@@ -48,19 +48,19 @@ def _decay(d: mx.array, shrink: mx.array, pull: mx.array) -> mx.array:
 def global_norm(grads: dict[str, mx.array]) -> float:
     """sqrt(sum of squares) over all gradients; the tensors' sums are added in f64."""
     total = 0.0
-    for names in _together(grads):
+    for names in by_bytes(grads, TOGETHER):
         sums = mx.stack([mx.square(grads[name]).sum() for name in names])
         total += float(np.array(sums.astype(mx.float32)).sum(dtype=np.float64))
     return math.sqrt(total)
 
 
-def _together(arrays: Mapping[str, mx.array]) -> Iterator[list[str]]:
-    """The names in order, in lists of one array or of at most TOGETHER bytes."""
+def by_bytes(arrays: Mapping[str, mx.array], most_bytes: int) -> Iterator[list[str]]:
+    """The names in order, in lists of one array or of at most `most_bytes`."""
     names: list[str] = []
     size = 0
     sizes = {name: array.nbytes for name, array in arrays.items()}  # not the arrays, which are replaced on the way
     for name, nbytes in sizes.items():
-        if names and size + nbytes > TOGETHER:
+        if names and size + nbytes > most_bytes:
             yield names
             names, size = [], 0
         names.append(name)
@@ -84,7 +84,7 @@ def update(
     c1 = mx.array(1 / (1 - BETA1**state.step))
     c2 = mx.array(1 / (1 - BETA2**state.step))
     lr = mx.array(rate)
-    for names in _together(latents):
+    for names in by_bytes(latents, TOGETHER):
         for name in names:
             g = grads.pop(name) * grad_scale
             d = latents[name]

@@ -20,6 +20,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
+from ..codec.arrays import narrowed
 from ..codec.pack import pack_signs
 from ..codec.parts import SignPart
 from ..config import BitDeltaConfig
@@ -124,9 +125,6 @@ def latent_layer(
     return kind(base, shape, block, share, planes)
 
 
-F16_LEAST, F16_MOST = 2.0**-17, 65504.0  # largest scales outside this range lose their digits, or overflow, in f16
-
-
 def encode_latents(
     latents: Mapping[str, mx.array],
     config: BitDeltaConfig,
@@ -159,7 +157,7 @@ def encode_latents(
 def _plane(rest: mx.array, block: int | None) -> SignPart:
     """The signs of `rest`, under the scales that the last step trained with."""
     scales = (block_scales(rest, block),) if block else _balanced(*row_col_scales(rest))
-    stored = _stored(*(np.array(scale) for scale in scales))
+    stored = narrowed(tuple(np.array(scale) for scale in scales), "f16")
     return SignPart("block" if block else "rowcol", block, pack_signs(np.array(rest)), stored)
 
 
@@ -168,13 +166,6 @@ def _balanced(row: mx.array, col: mx.array) -> tuple[mx.array, mx.array]:
     factor = mx.sqrt(row.mean(axis=-1, keepdims=True) / mx.maximum(col.mean(axis=-1, keepdims=True), 1e-30))
     factor = mx.maximum(factor, 1e-30)
     return row / factor, col * factor
-
-
-def _stored(*scales: np.ndarray) -> tuple[np.ndarray, ...]:
-    """f16 where it keeps the scales' digits, else f32."""
-    tops = [float(scale.max()) for scale in scales]
-    fits = all(top == 0 or F16_LEAST <= top <= F16_MOST for top in tops)
-    return tuple(scale.astype(np.float16 if fits else np.float32) for scale in scales)
 
 
 def _sparse(part: SignPart, threshold: float) -> SignPart:
