@@ -27,6 +27,7 @@ from zen_mlx.config import BitDeltaConfig, TrainOptions
 from zen_mlx.data.examples import load_files
 from zen_mlx.data.tokens import crop, tokenize
 from zen_mlx.eval.report import evaluate
+from zen_mlx.events import Event, StepReport
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.train.trainer import train
 
@@ -59,9 +60,12 @@ def fine_tune(files: list[Path], passes: float) -> dict[str, np.ndarray]:
     options = TrainOptions(config=config, epochs=passes)
     examples = load_files(files)
     rows, _ = crop(tokenize(examples, base.tokenizer, options.max_length), options.max_length)
-    result = train(
-        base.model, rows, options, on_event=lambda step: say(f"step {step.step}/{step.steps}: loss {step.loss:.4f}")
-    )
+
+    def tell(event: Event) -> None:
+        if isinstance(event, StepReport):
+            say(f"step {event.step}/{event.steps}: loss {event.loss:.4f}")
+
+    result = train(base.model, rows, options, on_event=tell)
     return {name: np.array(latent) for name, latent in result.latents.items()}
 
 

@@ -15,7 +15,7 @@ from .base.pull import pull
 from .config import BitDeltaConfig, CompressOptions, TrainOptions
 from .data.examples import Example, ImportOptions, import_examples
 from .errors import ConfigError, ModelNotFoundError
-from .events import Progress
+from .events import OnEvent, Progress
 from .format.read import read, read_header
 from .format.spec import Profile
 from .interop.export import Exported, export_folder
@@ -26,7 +26,7 @@ from .profiles.cache import ResidentProfiles
 from .profiles.download import download_profile
 from .profiles.merge import merge_exact, requantize
 from .profiles.store import ProfileStore
-from .recipes.common import CreateReport, OnEvent, now
+from .recipes.common import CreateReport, now
 from .recipes.compress import compress_profile
 from .recipes.train import split, train_profile
 from .train.memory_estimate import FittedOptions, fit_run
@@ -140,8 +140,8 @@ class ZenPersonalizationManager:
         Secrets are scrubbed first. `me`: which sender of chats and mails is learned. `columns`: our fields -> those of
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
-        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets `ImportReport`,
-        `create.Prepared`, `made.Stage` and what `events` has. SIGINT saves the run and raises
+        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets what `events.Event`
+        names. SIGINT saves the run and raises
         `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. `options`: the fields of
         `train.methods.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
         answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may take

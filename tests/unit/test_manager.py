@@ -29,10 +29,10 @@ from zen_mlx.errors import (
 )
 from zen_mlx.eval.plot import plot_losses
 from zen_mlx.eval.report import evaluate
+from zen_mlx.events import Prepared, Stage
 from zen_mlx.manager import base_of
 from zen_mlx.paths import zen_home
-from zen_mlx.recipes.common import CreateReport, Stage
-from zen_mlx.recipes.train import Prepared
+from zen_mlx.recipes.common import CreateReport
 from zen_mlx.train.trainer import StepReport
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)

@@ -13,10 +13,10 @@ import mlx.nn as nn
 from mlx_lm.generate import generate_step
 
 from ..adapter.attach import Resident, attach, detach
+from ..events import Progress
 from ..fsio import Json
 from ..kernels.dispatch import backend
 from .machine import memory_bytes
-from .options import Report
 from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, random_profile
 
 _AMPLITUDE = 1e-3  # of the delta: a twentieth to a tenth of the weights', so that a merge in bf16 keeps it
@@ -42,7 +42,7 @@ def subjects() -> list[Subject]:
     ]
 
 
-def measure_decode(quick: bool, report: Report) -> list[Json]:
+def measure_decode(quick: bool, report: Progress) -> list[Json]:
     """Rows of "model", "profile" (None, "unmerged", "merged"), "tokens_per_s" and "share" of the same round's without a
     profile; "skipped" gives the reason where a model does not fit."""
     rows: list[Json] = []

@@ -23,9 +23,10 @@ from ..base.stored import stored
 from ..encode.closed_form import encode
 from ..encode.lazy_weights import lazy_reader
 from ..errors import StorageError
+from ..events import Progress
 from ..fsio import Json
 from ..memory import peak_memory_bytes
-from .options import Options, Report
+from .options import Options
 from .paper_sizes import skeleton
 from .process import in_new_process
 from .synthetic import QWEN3_4B, leaves
@@ -38,7 +39,7 @@ _PIECE_BYTES = 8 << 20
 _WEIGHT_RMS, _DELTA_RMS = 0.02, 1e-3
 
 
-def measure(options: Options, report: Report) -> Json:
+def measure(options: Options, report: Progress) -> Json:
     """The table's document: one pair of bf16 checkpoints of Qwen3-4B's width with random weights, every tensor changed.
 
     Rounds of reading both files and encoding them, each in a process of its own, nothing of them in the page cache where
@@ -50,7 +51,7 @@ def measure(options: Options, report: Report) -> Json:
     return measure_pair(config, 1 if options.quick else _ROUNDS, report)
 
 
-def measure_pair(config: Json, rounds: int, report: Report) -> Json:
+def measure_pair(config: Json, rounds: int, report: Progress) -> Json:
     """The document for a model of `config`."""
     model = skeleton(config)
     count = sum(array.size for array in leaves(model))

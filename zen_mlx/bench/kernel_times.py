@@ -13,6 +13,7 @@ from functools import partial
 
 import mlx.core as mx
 
+from ..events import Progress
 from ..fsio import Json
 from ..kernels import reference
 from ..kernels.dispatch import backend, run
@@ -20,7 +21,7 @@ from ..kernels.operands import Launch, SignOperand
 from . import peers
 from .clock import copy_bytes_per_s, evaluation, launch_s, race, ratio
 from .decode import measure_decode
-from .options import Options, Report, Shape
+from .options import Options, Shape
 
 _SMALL, _LARGE = "SmolLM2-135M", "Qwen3-4B"
 SHAPES = (
@@ -42,7 +43,7 @@ _ROUNDS, _QUICK_ROUNDS = 5, 3
 _SLOW_S = 0.5  # who needs longer for a call sits out more rows: only its time would grow
 
 
-def measure(options: Options, report: Report) -> Json:
+def measure(options: Options, report: Progress) -> Json:
     """The table's document: "copy_gb_per_s" and "launch_s" of this machine, "launches" (a row a shape, M and contender)
     and "decode" (a row a whole model and way of carrying a profile; none where shapes or rows were asked for)."""
     shapes = options.shapes or (_QUICK_SHAPES if options.quick else SHAPES)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError
-
-Report = Callable[[str, int, int | None], None]
-"""Takes what is measured now, how many of how many steps are done."""
 
 
 class Shape(NamedTuple):

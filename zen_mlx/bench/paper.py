@@ -15,11 +15,12 @@ from pathlib import Path
 
 from ..base.registry import DEFAULT_MODEL
 from ..errors import ProfileNotFoundError
+from ..events import Progress
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
 from ..profiles.store import ProfileStore
-from .options import Options, Report
+from .options import Options
 from .paper_latency import measure_latency, measure_memory
 from .paper_quality import DOMAINS, measure_perplexity, measure_quality
 from .paper_rate import measure_rate
@@ -29,7 +30,7 @@ BASE = DEFAULT_MODEL
 HINT = "give --finetune FOLDER, a full fine-tune of the base (scripts/closed_form.py makes one)"
 
 
-def measure(options: Options, report: Report) -> Json:
+def measure(options: Options, report: Progress) -> Json:
     """The table's document: one entry a part, named as above; "rate" is None without `options.finetune`."""
     report("sizes", 0, None)
     sizes = measure_sizes()

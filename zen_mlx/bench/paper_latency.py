@@ -15,11 +15,11 @@ import mlx.core as mx
 from ..adapter.attach import Resident, attach, switch
 from ..adapter.targets import targets
 from ..base.load import load_model
+from ..events import Progress
 from ..format.read import read
 from ..format.write import write
 from ..fsio import Json
 from .machine import memory_bytes
-from .options import Report
 from .paper_sizes import CODECS, Dimensions, dimensions, facts_of, profile_bytes, skeleton
 from .process import in_new_process
 from .switch import load_seconds, measure_switch, seconds_of
@@ -29,7 +29,7 @@ _CODEC, _SCALE = "sign, row x col", "rowcol"
 _REPEATS = 3
 
 
-def measure_latency(quick: bool, report: Report) -> list[Json]:
+def measure_latency(quick: bool, report: Progress) -> list[Json]:
     """Rows of "model", "mode", "file_bytes", "load_s", "switch_s", "skipped" and the "paper"'s row, or None.
 
     Random one-bit profiles of row and column scales. Unmerged, a switch touches no array of the base, so none is made;
@@ -78,7 +78,7 @@ def _latency(config: Json) -> Json:
     return {"file_bytes": size, "load_s": statistics.median(loads), "switch_s": statistics.median(switches)}
 
 
-def measure_memory(base: Path, profile: Path, report: Report) -> list[Json]:
+def measure_memory(base: Path, profile: Path, report: Progress) -> list[Json]:
     """Rows of "mode" ("unmerged", "merged"), "base_bytes", "file_bytes", "peak_growth_bytes" while the file is read and
     applied, and "growth_bytes" after it; each in a process of its own."""
     rows = []

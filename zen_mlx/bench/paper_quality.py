@@ -8,17 +8,16 @@ import platform
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..data.example import Example
 from ..data.loss import mean_loss
 from ..data.tokens import tokenize
 from ..errors import InputError
 from ..eval.report import evaluate
+from ..events import Event, OnEvent, Progress, Stage
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
-from .options import Report
 
 WINDOW = 1024
 _WINDOWS, _QUICK_WINDOW = 8, 128
@@ -41,7 +40,7 @@ def measure_quality(
     names: Sequence[str],
     rate: Json | None,
     quick: bool,
-    report: Report,
+    report: Progress,
 ) -> Json:
     """ "paper": its rows. "rows": "task" (the paper's), "data", "profile", "file_bytes" and the perplexities "base",
     "fine_tune", "profile_perplexity" with "retention"; the fine-tune's only from `rate`'s one-bit row. A profile of
@@ -83,7 +82,7 @@ def measure_quality(
 
 
 def measure_perplexity(
-    manager: ZenPersonalizationManager, names: Sequence[str], file: Path | None, quick: bool, report: Report
+    manager: ZenPersonalizationManager, names: Sequence[str], file: Path | None, quick: bool, report: Progress
 ) -> Json:
     """Plain text in windows of `WINDOW` tokens, the first eight; every token but the first counts.
 
@@ -126,12 +125,12 @@ def _text(file: Path | None) -> tuple[str, str]:
     return f"pydoc_data.topics of Python {platform.python_version()}: the language reference (PSF licence)", ordered
 
 
-def _stage(report: Report) -> Any:
-    def tell(event: Any) -> None:
-        if hasattr(event, "done"):
-            report(str(event.name), event.done, event.total or None)
+def _stage(report: Progress) -> OnEvent:
+    def on_event(event: Event) -> None:
+        if isinstance(event, Stage):
+            report(event.name, event.done, event.total or None)
 
-    return tell
+    return on_event
 
 
 def _perplexity(loss: float) -> float:

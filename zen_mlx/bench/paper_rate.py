@@ -14,11 +14,11 @@ from typing import Any
 from ..encode.layer_stats import LayerStats
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
+from ..events import Event, Progress, Stage
 from ..format.read import read_header
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
-from .options import Report
 
 Encode = Callable[[ZenPersonalizationManager, str, str], list[LayerStats]]
 """Compress the fine-tune (last) into the manager's profile of that name."""
@@ -53,7 +53,7 @@ CODECS: Mapping[str, Encode] = {
 
 
 def measure_rate(
-    manager: ZenPersonalizationManager, finetune: str | None, data: Path | None, quick: bool, report: Report
+    manager: ZenPersonalizationManager, finetune: str | None, data: Path | None, quick: bool, report: Progress
 ) -> Json | None:
     """ "finetune", "data", "base_loss", "reference_loss" and "rows", best ratio last: "codec", "file_bytes",
     "bits_per_weight", "ratio_fp32", "error" (||D' - D|| / ||D|| over all layers), "loss", "retention", and the paper's
@@ -68,13 +68,13 @@ def measure_rate(
         errors[codec] = total_error(encode(manager, names[codec], finetune))
     report("compressing", len(chosen), len(chosen))
 
-    def tell(event: Any) -> None:
-        if hasattr(event, "done"):
+    def on_event(event: Event) -> None:
+        if isinstance(event, Stage):
             report(f"loss of {event.name}", event.done, event.total or None)
 
     source = data or examples_dir() / "cynic.valid.jsonl"
     limit = _QUICK_ROWS if quick else None
-    found = evaluate(manager, source, list(names.values()), reference=finetune, limit=limit, on_event=tell)
+    found = evaluate(manager, source, list(names.values()), reference=finetune, limit=limit, on_event=on_event)
     by_name = {each["profile"]: each for each in found["results"]}
     rows = []
     for codec, name in names.items():

@@ -17,10 +17,11 @@ import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
 from ..adapter.attach import Resident, attach, detach, switch, targets
+from ..events import Progress
 from ..format.read import read
 from ..format.write import write
 from ..fsio import Json
-from .options import Options, Report
+from .options import Options
 from .process import in_new_process
 from .synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, leaves, quantized_qwen3, random_profile
 
@@ -33,7 +34,7 @@ _SUBJECTS: tuple[tuple[str, str, Callable[..., nn.Module], Json], ...] = (
 )
 
 
-def measure(options: Options, report: Report) -> Json:
+def measure(options: Options, report: Progress) -> Json:
     """The table's document: "rows", one of `measure_switch` for each random model, in a process of its own.
 
     The 4-bit model takes 5 GB. `quick` takes 3 rounds with 4 of each model's layers.

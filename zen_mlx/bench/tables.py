@@ -6,29 +6,30 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..events import Progress
 from ..fsio import Json
-from .options import Options, Report
+from .options import Options
 
 
-def _kernels(options: Options, report: Report) -> Json:
+def _kernels(options: Options, report: Progress) -> Json:
     from .kernel_times import measure
 
     return measure(options, report)
 
 
-def _switch(options: Options, report: Report) -> Json:
+def _switch(options: Options, report: Progress) -> Json:
     from .switch import measure
 
     return measure(options, report)
 
 
-def _encode(options: Options, report: Report) -> Json:
+def _encode(options: Options, report: Progress) -> Json:
     from .encoding import measure
 
     return measure(options, report)
 
 
-def _paper(options: Options, report: Report) -> Json:
+def _paper(options: Options, report: Progress) -> Json:
     from .paper import measure
 
     return measure(options, report)
@@ -46,7 +47,7 @@ def _plot_paper(document: Json, file: Path) -> None:
     plot(document["tables"]["paper"], file)
 
 
-TABLES: dict[str, Callable[[Options, Report], Json]] = {
+TABLES: dict[str, Callable[[Options, Progress], Json]] = {
     "kernels": _kernels,
     "switch": _switch,
     "encode": _encode,
@@ -63,7 +64,7 @@ def choose(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or list(TABLES)
 
 
-def run(names: Sequence[str], options: Options, report: Report) -> Json:
+def run(names: Sequence[str], options: Options, report: Progress) -> Json:
     """The document of `zen bench --json`: the machine, the versions, the date, then each table under its name."""
     from .machine import describe
 

@@ -117,7 +117,7 @@ def pull_profile(
     try:
         with (
             _view.progress(as_json) as bar,
-            local_copy(place, lambda done, total: bar(label, done, total), file) as (path, found),
+            local_copy(place, lambda _, done, total: bar(label, done, total), file) as (path, found),
         ):
             kept = _keep(store, str(path), name or _name_in(str(path), found, repo), model, replace, as_json)
     except KeyboardInterrupt:

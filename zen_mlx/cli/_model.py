@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import paths
 from . import _view
 
 if TYPE_CHECKING:
     from ..config import BitDeltaConfig
+    from ..events import OnEvent
     from ..manager import ZenPersonalizationManager
 
 
@@ -40,12 +40,10 @@ def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPers
     return manager
 
 
-def lazy_manager(
-    model: str | None, tell: Callable[[Any], None], config: BitDeltaConfig | None = None
-) -> ZenPersonalizationManager:
+def lazy_manager(model: str | None, tell: OnEvent, config: BitDeltaConfig | None = None) -> ZenPersonalizationManager:
     """A manager that fetches its base when a run needs it, told as stages: what is wrong with the input is said before."""
+    from ..events import Stage
     from ..manager import ZenPersonalizationManager
-    from ..recipes.common import Stage
 
     def on_pull(description: str, done: int, total: int | None) -> None:
         tell(Stage(description, done, total or 0))

@@ -6,13 +6,14 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 from . import _view
 from ._training import TrainingFigures
 
 if TYPE_CHECKING:
+    from ..events import Event, OnEvent, Prepared
     from ..recipes.common import CreateReport
 
 _PLAIN_EVERY_S = 15.0
@@ -20,7 +21,7 @@ _STEPS = "steps"
 
 
 @contextlib.contextmanager
-def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
+def run_events(quiet: bool) -> Iterator[OnEvent]:
     """Yield the function that takes a run's events: a live view on a terminal; elsewhere a line now and then, or nothing
     if quiet."""
     if sys.stderr.isatty():
@@ -29,7 +30,9 @@ def run_events(quiet: bool) -> Iterator[Callable[[Any], None]]:
         with Live() as live:
             yield _teller(live)
     elif quiet:
-        yield lambda event: None
+        from ..events import ignore
+
+        yield ignore
     else:
         yield _teller(_Lines())
 
@@ -46,17 +49,14 @@ class View(Protocol):
     def training(self, training: TrainingFigures, step: int, steps: int) -> None: ...
 
 
-def _teller(view: View) -> Callable[[Any], None]:
+def _teller(view: View) -> OnEvent:
     """The function that shows a run's events in `view`."""
-    from ..data.examples import ImportReport
-    from ..events import Evaluated, Noted, StepReport
-    from ..recipes.common import Stage
-    from ..recipes.train import Prepared
+    from ..events import Evaluated, ImportReport, Noted, Prepared, Stage, StepReport
     from .data import notices
 
     training = TrainingFigures()
 
-    def tell(event: Any) -> None:
+    def tell(event: Event) -> None:
         if isinstance(event, ImportReport):
             for text in notices(event):
                 view.notice(text)
@@ -142,7 +142,7 @@ def show_summary(report: CreateReport) -> None:
     _view.notice(f"Next: zen chat -p {report.profile}")
 
 
-def _prepared(event: Any) -> str:
+def _prepared(event: Prepared) -> str:
     held = f"{event.held_out} held out" if event.held_out else "none held out"
     line = f"{event.rows} rows, {held}; {event.steps} steps, {event.tokens} supervised tokens a pass"
     if event.cut:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _view
 
 if TYPE_CHECKING:
-    pass
+    from ..events import StepReport
 
 _SMOOTH = 0.8  # share of the old value in the loss that is shown
 _RECENT = 20  # steps that speed and time left are taken from
@@ -25,10 +25,10 @@ class TrainingFigures:
         self.held_out: float | None = None
         self.losses: list[float] = []
         self._recent: collections.deque[tuple[int, float]] = collections.deque(maxlen=_RECENT)
-        self._step: Any = None
+        self._step: StepReport | None = None
 
-    def step(self, event: Any) -> None:
-        """Take note of a `StepReport`."""
+    def step(self, event: StepReport) -> None:
+        """Take note of what a step did."""
         self.loss = event.loss if self.loss is None else _SMOOTH * self.loss + (1 - _SMOOTH) * event.loss
         self.losses.append(self.loss)
         self._recent.append((event.tokens, event.seconds))

@@ -8,13 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-
-class Report(Protocol):
-    """Takes how far something is; `note` is shown behind the bar."""
-
-    def __call__(self, description: str, done: int, total: int | None, note: str = "") -> None: ...
+if TYPE_CHECKING:
+    from ..events import Progress
 
 
 _PLAIN_EVERY_S = 15.0
@@ -108,7 +105,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 @contextlib.contextmanager
-def progress(quiet: bool = False) -> Iterator[Report]:
+def progress(quiet: bool = False) -> Iterator[Progress]:
     """Yield report(description, done, total): a bar per description on a terminal; elsewhere a line now and then, or
     nothing if quiet (one JSON document was asked for)."""
     if sys.stderr.isatty():
@@ -120,7 +117,7 @@ def progress(quiet: bool = False) -> Iterator[Report]:
         yield _Lines()
 
 
-def _silent(description: str, done: int, total: int | None, note: str = "") -> None:
+def _silent(description: str, done: int, total: int | None) -> None:
     """Nothing: the output is one JSON document."""
 
 
@@ -129,7 +126,7 @@ class _Lines:
         self._description = ""
         self._at = 0.0
 
-    def __call__(self, description: str, done: int, total: int | None, note: str = "") -> None:
+    def __call__(self, description: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if description == self._description and now - self._at < _PLAIN_EVERY_S:
             return
@@ -139,9 +136,10 @@ class _Lines:
 
 
 @contextlib.contextmanager
-def _bars() -> Iterator[Report]:
+def _bars() -> Iterator[Progress]:
+    from rich import progress as rich_progress
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (
         SpinnerColumn(),
@@ -149,20 +147,21 @@ def _bars() -> Iterator[Report]:
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, speed_estimate_period=600) as bars:
+    with rich_progress.Progress(
+        *columns, console=Console(file=sys.stderr), transient=True, speed_estimate_period=600
+    ) as bars:
         tasks: dict[str, Any] = {}
 
-        def report(description: str, done: int, total: int | None, note: str = "") -> None:
+        def report(description: str, done: int, total: int | None) -> None:
             if description not in tasks:
                 for other in tasks.values():
                     bars.update(other, visible=False)
-                tasks[description] = bars.add_task(description, total=total, note=note)
+                tasks[description] = bars.add_task(description, total=total)
             elif not bars.tasks[tasks[description]].visible:
                 for other in tasks.values():
                     bars.update(other, visible=other == tasks[description])
-            bars.update(tasks[description], completed=done, total=total, note=note)
+            bars.update(tasks[description], completed=done, total=total)
 
         yield report
 

@@ -12,7 +12,7 @@ from ._options import AsJson, Columns, KeepContacts, Me
 
 if TYPE_CHECKING:
     from ..data.example import Example
-    from ..data.importers.tally import ImportReport
+    from ..events import ImportReport
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True)
 

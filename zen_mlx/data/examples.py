@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
+from ..events import ImportReport
 from .example import Example
 from .importers.files import SUFFIXES, read_all
 from .importers.rows import parse_row
 from .importers.scrub import scrub_example
-from .importers.tally import ImportOptions, ImportReport, Tally
+from .importers.tally import ImportOptions, Tally
 
 __all__ = [
     "SUFFIXES",

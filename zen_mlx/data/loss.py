@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..events import Count
 from .batches import MicroBatch, pack_by_tokens
 from .tokens import TokenRow
 
@@ -255,7 +256,7 @@ class Loss:
         return self.agreed / max(self.tokens, 1)
 
 
-def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Callable[[int, int], None] | None = None) -> Loss:
+def mean_loss(model: nn.Module, rows: list[TokenRow], progress: Count | None = None) -> Loss:
     """Mean nats per supervised token over `rows`; one micro-batch of bounded size at a time.
 
     progress(done rows, all rows) is called after each micro-batch.

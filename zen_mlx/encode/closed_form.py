@@ -16,11 +16,11 @@ from ..codec.difference import Delta, Difference, Floats
 from ..codec.parts import DensePart, Part, SignPart, encode_rows, encode_sign
 from ..codec.scales import Seen
 from ..errors import ConfigError, ModelFormatError, TargetError
+from ..events import Progress
 from ..format.spec import DeltaTensor
 from .layer_stats import LayerStats, measure
 from .lazy_weights import Reader
 
-Progress = Callable[[int, int, str], None]
 PartsOf = Callable[[str, Delta], Sequence[Part]]
 
 
@@ -45,7 +45,7 @@ def encode(
     A matrix outside the targets of which less than half the rows changed is stored by rows. One in `growing` (embedding,
     head) may have more rows in the fine-tune, and then is stored by rows too. Readers return arrays of any float dtype,
     else equal in shape; they are called once per name, in order. An unchanged tensor is neither stored nor listed.
-    `progress(done, total, name)` follows each tensor. TargetError where the shapes differ, ModelFormatError where a
+    `progress(name, done, total)` follows each tensor. TargetError where the shapes differ, ModelFormatError where a
     difference is not finite.
     """
     names = list(names)
@@ -76,7 +76,7 @@ def encode(
                 tensors[name] = DeltaTensor(delta.shape, tuple(parts))
                 stats.append(measure(name, delta, tensors[name], seen))
         if progress is not None:
-            progress(done, len(names), name)
+            progress(name, done, len(names))
     return tensors, stats
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +12,8 @@ from ..config import Sampling
 from ..data.example import Example
 from ..engine.decoding import Decoding, render
 from ..errors import ConfigError, DataError
+from ..events import Count
 from ..fsio import Json
-
-if TYPE_CHECKING:
-    import mlx.nn as nn
-    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 ANSWERS = 4  # without being asked: enough to look at, too few to report
 ANSWER_TOKENS = 64
@@ -55,12 +52,7 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
     return [prompts[index] for index in sorted(picked)]
 
 
-def greedy_answers(
-    model: nn.Module,
-    tokenizer: TokenizerWrapper,
-    prompts: Sequence[Prompt],
-    progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
+def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count | None = None) -> list[str]:
     """The likeliest token again and again, to the end of the turn or `ANSWER_TOKENS`."""
     answers = []
     for done, prompt in enumerate(prompts, start=1):

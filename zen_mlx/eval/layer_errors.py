@@ -11,6 +11,7 @@ import numpy as np
 
 from ..codec.difference import Difference
 from ..codec.parts import decode_all
+from ..events import Count
 from ..format.spec import Profile
 from ..recipes.finetune import open_finetune
 from .reference_model import Reference
@@ -20,7 +21,7 @@ def layer_errors(
     reference: Reference,
     base_name: str,
     profiles: Mapping[str, Profile],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
 ) -> dict[str, dict[str, float]]:
     """{profile: {target weight: ||D - P||^2 / ||D||^2}}: 0 is exact, 1 as if the weight were left alone, more is worse.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from .. import fsio
 from ..data.batches import pack_by_tokens
 from ..data.loss import logits_at_labels
 from ..data.tokens import TokenRow
+from ..events import Count
 
 PIECE = (
     1024  # padded tokens of a micro-batch, and positions whose logits are alive; a longer row is run again for its rest
@@ -72,7 +73,7 @@ def measure(
     model: nn.Module,
     rows: list[TokenRow],
     reference: Iterable[mx.array] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
     keep: Recorded | None = None,
 ) -> Measured:
     """Means over every supervised token of `rows`. reference: the other model's logits, as `walk` gives them; keep: where

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from ..base.loaded import base_info, check_base
 from ..base.pull import pull
 from ..data.tokens import TokenRow
 from ..errors import MemoryLimitError, NameInvalidError
+from ..events import Count
 from ..format.read import read
 from ..format.spec import Profile
 from ..interop.import_profile import foreign_profile
@@ -26,7 +26,6 @@ from ..paths import zen_home
 from .measure import Beside, Measured, Recorded, measure
 
 DISK_BYTES = 2**33  # of logits on disk, at most
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def _profile(manager: ZenPersonalizationManager, name: str, profile: Profile) ->
 
 
 def keep_logits(
-    model: nn.Module, rows: list[TokenRow], base_bytes: int, progress: Progress | None = None
+    model: nn.Module, rows: list[TokenRow], base_bytes: int, progress: Count | None = None
 ) -> tuple[Recorded | Beside, Measured]:
     """(the reference's logits at every supervised token, what it measures itself).
 

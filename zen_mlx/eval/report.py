@@ -7,7 +7,7 @@ not fit on the disk.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,14 @@ from ..base.validate import read_config
 from ..data.examples import data_digest, load_files
 from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
+from ..events import Count, OnEvent, Stage, ignore, stage
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
-from ..recipes.common import Stage, retention
+from ..recipes.common import retention
 from . import answers, tasks
 from .layer_errors import layer_errors
 from .measure import Beside, Measured, Recorded, measure
 from .reference_model import Reference, keep_logits, open_reference
-
-Tell = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
@@ -43,19 +42,19 @@ class _Work:
     prompts: list[answers.Prompt]
     table: Json | None
     limit: int | None
-    tell: Tell
+    on_event: OnEvent
 
-    def progress(self, stage: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.tell(Stage(stage, done, total))
+    def progress(self, name: str) -> Count:
+        return stage(self.on_event, name)
 
-    def answers(self, model: nn.Module, name: str) -> list[str]:
-        stage = self.progress(f"answers of {name}")
-        return answers.greedy_answers(model, self.tokenizer, self.prompts, stage) if self.prompts else []
+    def answers(self, model: Any, name: str) -> list[str]:
+        progress = self.progress(f"answers of {name}")
+        return answers.greedy_answers(model, self.tokenizer, self.prompts, progress) if self.prompts else []
 
     def tasks(self, model: nn.Module, name: str) -> Json:
         if self.table is None:
             return {}
-        self.tell(Stage(f"tasks of {name}", 0, 0))
+        self.on_event(Stage(f"tasks of {name}", 0, 0))
         return {"tasks": tasks.run_tasks(model, self.tokenizer, self.table, self.limit)}
 
 
@@ -81,7 +80,7 @@ def evaluate(
     download: bool = False,
     run_code: bool = False,
     by_layer: bool = False,
-    on_event: Tell | None = None,
+    on_event: OnEvent | None = None,
 ) -> Json:
     """The document of `zen eval --json`, the base first; loss = mean nats per supervised token, nothing truncated.
 
@@ -90,7 +89,7 @@ def evaluate(
     None: a few, where there is a reference, a conversation and sacrebleu.
     `by_layer`: `layer_errors` of every profile. `download` lets tasks fetch their data, `run_code` run what a model writes.
     """
-    tell = on_event or (lambda event: None)
+    on_event = on_event or ignore
     if answer_rows is None and (reference is None or not answers.have_scores()):
         answer_rows = 0
     _check(limit, answer_rows, by_layer, reference, profiles)
@@ -98,12 +97,12 @@ def evaluate(
     examples = load_files([data])[:limit]
     table = tasks.load_tasks(task_names, download=download, run_code=run_code) if task_names else None
     prompts = [] if answer_rows == 0 else answers.choose_prompts(examples, answer_rows)
-    folder = pull(manager.model_name, lambda text, done, total: tell(Stage(text, done, total or 0)))
+    folder = pull(manager.model_name, lambda text, done, total: on_event(Stage(text, done, total or 0)))
     for name, header in headers.items():
         check_base(base_info(manager.model_name), header.base, name)
     tokenizer = load_tokenizer(folder)
     rows = tokenize(examples, tokenizer, context_length(read_config(folder)))
-    work = _Work(rows, tokenizer, prompts, table, limit, tell)
+    work = _Work(rows, tokenizer, prompts, table, limit, on_event)
     opened = open_reference(manager, reference) if reference is not None else None
     errors = _layers(manager, opened, profiles, work) if by_layer and opened is not None else {}
     compared = _ask(opened, manager, work) if opened is not None else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..config import CompressOptions
 from ..data.examples import import_examples, load_examples
 from ..data.tokens import crop, tokenize
 from ..errors import ConfigError
+from ..events import OnEvent
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.closed_form import Compression
@@ -58,7 +59,7 @@ def sweep_rates(
     text: Any,
     picture: str | Path,
     options: CompressOptions,
-    tell: Callable[[Any], None],
+    on_event: OnEvent,
     rates: Sequence[float] = RATES,
 ) -> list[SweepPoint]:
     """Compress `finetuned` in every way of `asked`, measure each on `valid`, draw `picture`; nothing is saved.
@@ -70,19 +71,19 @@ def sweep_rates(
     rows = None
     if text is not None:
         examples, imported = import_examples(text)
-        tell(imported)
+        on_event(imported)
         rows, _ = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
     detach(at.model)
-    base = mean_of(at.model, held, "held-out loss of the base", tell).nats
+    base = mean_of(at.model, held, "held-out loss of the base", on_event).nats
     reference = None
     weighed: dict[tuple[str, int | None], Any] = {}  # by kind of scale: once for all rates, the highest comes first
     points = []
     for kind, own in asked(options, rates):
-        make = Compression(manager.model_name, lambda: at, finetuned, own, tell)
+        make = Compression(manager.model_name, lambda: at, finetuned, own, on_event)
         make.weighed = weighed.get(own.scale_and_block)
         if reference is None:
             with make.teacher() as teacher:
-                reference = mean_of(teacher, held, "held-out loss of the fine-tune", tell).nats
+                reference = mean_of(teacher, held, "held-out loss of the fine-tune", on_event).nats
         try:
             tensors, _ = make.closed_form(rows)
         except ConfigError as error:
@@ -93,7 +94,7 @@ def sweep_rates(
         size = make.file_bytes(tensors)
         attach(at.model, Resident.from_profile(make.profile("sweep", tensors)))
         try:
-            loss = mean_of(at.model, held, f"{kind}, {size / 1e6:.2f} MB", tell).nats
+            loss = mean_of(at.model, held, f"{kind}, {size / 1e6:.2f} MB", on_event).nats
         finally:
             detach(at.model)
         bits = 8 * size / make.tuned.target_count

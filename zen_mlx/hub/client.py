@@ -17,11 +17,12 @@ from typing import Any
 
 from .. import fsio
 from ..errors import DownloadError, InputError, ProfileNotFoundError
+from ..events import Progress
 from ..fsio import Json
 from ..paths import SUFFIX
 from .address import HubSource, check_file, shown
 from .errors import hub_errors, no_hub, patiently, transport_error
-from .resume import PIECE_BYTES, Broken, Progress, Response, body_range, own_part, transfer
+from .resume import PIECE_BYTES, Broken, Response, body_range, own_part, transfer
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")

@@ -15,14 +15,13 @@ from pathlib import Path
 
 from .. import fsio
 from ..errors import DownloadError, InputError, UnsupportedFormat
+from ..events import Progress
 from ..format.spec import MAGIC
 
 TRIES = 4
 PIECE_BYTES = 1 << 18
 _PAUSE_S = 0.2
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-Progress = Callable[[int, int | None], None]
 
 
 class Broken(Exception):
@@ -84,7 +83,7 @@ def transfer(open_at: Open, part: Path, where: str, total: int | None = None, pr
                 ) from error
             time.sleep(_PAUSE_S * 2 ** (TRIES - left))
     if progress is not None:
-        progress(_size(part), total)
+        progress(where, _size(part), total)
 
 
 def _one_try(open_at: Open, part: Path, where: str, total: int | None, progress: Progress | None) -> int | None:
@@ -110,7 +109,7 @@ def _one_try(open_at: Open, part: Path, where: str, total: int | None, progress:
                     _check_start(part, where)
                     checked = True
                 if progress is not None:
-                    progress(done, total)
+                    progress(where, done, total)
     if total is not None and done != total:
         raise Broken(f"{done} of {total} bytes", keep=done < total)
     return total

@@ -7,30 +7,34 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from .. import fsio
 from ..errors import DownloadError, FormatError, InputError
+from ..events import Progress
 from ..format.read import read
 from ..format.spec import Profile
 from ..hub import client
 from ..hub.address import HubSource, check_file, parse, shown
-from ..hub.resume import PIECE_BYTES, Broken, Progress, Response, body_range, own_part, transfer
+from ..hub.resume import PIECE_BYTES, Broken, Response, body_range, own_part, transfer
 from ..paths import downloads_dir
 
 TIMEOUT_S = 30.0
 
 
-def download_profile(source: str, progress: Progress | None = None, *, file: str | None = None) -> Profile:
+def download_profile(
+    source: str, progress: Callable[[int, int | None], None] | None = None, *, file: str | None = None
+) -> Profile:
     """Read the profile at `source`: `OWNER/NAME[@REVISION]` on the hub, an http(s) URL, or a local path.
 
     file: which profile of a hub repository, where it has several. progress(bytes so far, all bytes or None). A download
     that broke off or was killed goes on where it stopped. `DownloadError` when the network fails or what arrived is not
     what the hub has; `FormatError` when it is no profile; `ProfileNotFoundError` when the hub has no such thing.
     """
-    with local_copy(source, progress, file) as (path, _):
+    bytes_of = None if progress is None else lambda where, done, total: progress(done, total)
+    with local_copy(source, bytes_of, file) as (path, _):
         profile = read(path)
     if not isinstance(parse(source), Path):
         profile.path = None

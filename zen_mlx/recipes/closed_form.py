@@ -24,12 +24,12 @@ from ..encode.closed_form import encode
 from ..encode.layer_stats import LayerStats
 from ..encode.rate_allocation import Choice, Spectrum, allocate, encode_choice, layout_of_choice, spectrum
 from ..errors import ConfigError, InputError
-from ..events import Noted, Progress
+from ..events import Noted, OnEvent, Progress, Stage
 from ..format.layout import layout_of, row_count
 from ..format.spec import DeltaTensor, Profile
 from ..format.write import file_bytes
 from ..train.calibration import CalibrationStats, importance
-from .common import OnEvent, Stage, now, profile_info
+from .common import now, profile_info
 from .finetune import FineTune, open_finetune
 
 METRICS_BYTES = 1024
@@ -150,7 +150,7 @@ class Compression:
             targets=tuned.targets,
             growing=tuned.shapes,
             parts_of=parts_of,
-            progress=lambda done, total, tensor: self.on_event(Stage(stage, done, total)),
+            progress=lambda tensor, done, total: self.on_event(Stage(stage, done, total or 0)),
         )
 
     def _choices(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
@@ -19,6 +19,7 @@ from ..data.loss import Loss, mean_loss
 from ..data.tokens import TokenRow
 from ..encode.layer_stats import LayerStats
 from ..errors import InputError
+from ..events import OnEvent, stage
 from ..format.read import read_header
 from ..format.spec import Profile
 from ..memory import peak_memory_bytes
@@ -26,18 +27,6 @@ from ..paths import report_path, run_dir
 from ..profiles.store import ProfileStore
 from ..train import checkpoint
 from .samples import BeforeAfter
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Progress of a stage that is not a training step."""
-
-    name: str
-    done: int
-    total: int
-
-
-OnEvent = Callable[[Any], None]
 
 
 @contextlib.contextmanager
@@ -96,9 +85,9 @@ class CreateReport:
         return out
 
 
-def mean_of(model: Any, rows: list[TokenRow], stage: str, on_event: OnEvent) -> Loss:
-    """Mean loss over `rows`, told as `Stage` events."""
-    return mean_loss(model, rows, lambda done, total: on_event(Stage(stage, done, total)))
+def mean_of(model: Any, rows: list[TokenRow], name: str, on_event: OnEvent) -> Loss:
+    """Mean loss over `rows`, told as the stage `name`."""
+    return mean_loss(model, rows, stage(on_event, name))
 
 
 def now() -> str:
@@ -152,12 +141,12 @@ def measure_and_save(
     """Save `profile`, with its loss on `held_rows` beside the others' where there are any, and the report of `answers`."""
     if held_rows:
         if answers is not None:
-            answers.before(model, lambda done, total: on_event(Stage("answers of the base", done, total)))
+            answers.before(model, stage(on_event, "answers of the base"))
         attach(model, Resident.from_profile(profile, consume=False))
         try:
             loss = mean_of(model, held_rows, "held-out loss of the profile", on_event)
             if answers is not None:
-                answers.after(model, lambda done, total: on_event(Stage("answers of the profile", done, total)))
+                answers.after(model, stage(on_event, "answers of the profile"))
         finally:
             detach(model)
         profile.metrics |= {

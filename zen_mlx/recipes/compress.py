@@ -20,7 +20,7 @@ from ..data.loss import Loss
 from ..data.tokens import TokenRow, crop, tokenize
 from ..encode.layer_stats import LayerStats
 from ..errors import InputError
-from ..events import Noted, Progress
+from ..events import Noted, OnEvent, Progress, Stage, ignore, stage
 from ..format.spec import DeltaTensor
 from ..profiles.store import ProfileStore
 from ..train import checkpoint
@@ -28,7 +28,7 @@ from ..train.distill import distill, drawn, options_of
 from ..train.self_generated import self_generated
 from ..train.soft_labels import soften
 from .closed_form import Compression
-from .common import CreateReport, OnEvent, Stage, claimed, mean_of, measure_and_save
+from .common import CreateReport, claimed, mean_of, measure_and_save
 
 __all__ = ["CompressOptions", "compress_profile"]
 
@@ -57,7 +57,7 @@ def compress_profile(
     measured when `valid` is given. Only text and `valid` need models loaded whole, one at a time.
     SIGINT saves the distillation and raises `train.trainer.Interrupted`; `resume` goes on from there.
     """
-    on_event = on_event or (lambda event: None)
+    on_event = on_event or ignore
     began = time.monotonic()
     options = options or CompressOptions()
     if text is None:
@@ -109,15 +109,8 @@ def _distilled(
         rows = [rows[index] for index in order]
         run = options_of(options.steps, len(rows), options.seed)
         seen, held = drawn(rows, run)
-        stage = "what the fine-tune says"
-        both = soften(
-            teacher,
-            [*seen, *held],
-            folder,
-            options.labels,
-            options.mse,
-            lambda done, total: make.on_event(Stage(stage, done, total)),
-        )
+        progress = stage(make.on_event, "what the fine-tune says")
+        both = soften(teacher, [*seen, *held], folder, options.labels, options.mse, progress)
     seen, held = both[: len(seen)], both[len(seen) :]
     model = make.base().model
     detach(model)

@@ -7,7 +7,7 @@ scrubbed whatever they were before, and what the models make of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,12 @@ from ..config import Sampling
 from ..data.example import Example
 from ..data.importers.scrub import scrub_example
 from ..engine.decoding import Decoding, context_length, has_template, render
+from ..events import Count
 
 PROMPTS = 3
 TOKENS = 24  # enough to hear a voice
 PROMPT_TOKENS = 256  # a longer prompt would cost more than it shows
 _TEXT_CHARS = 80  # of a text, as a prompt
-
-
-Tell = Callable[[int, int], None]
-"""Takes how many prompts of all are answered."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +42,13 @@ class BeforeAfter:
         self._before: list[str] = []
         self._after: list[str] = []
 
-    def before(self, model: Any, on_event: Tell) -> None:
+    def before(self, model: Any, progress: Count) -> None:
         """Ask `model`, the base alone."""
-        self._before = answers(model, self._tokenizer, self._prompts, on_event)
+        self._before = answers(model, self._tokenizer, self._prompts, progress)
 
-    def after(self, model: Any, on_event: Tell) -> None:
+    def after(self, model: Any, progress: Count) -> None:
         """Ask `model`, the profile on it."""
-        self._after = answers(model, self._tokenizer, self._prompts, on_event)
+        self._after = answers(model, self._tokenizer, self._prompts, progress)
 
     def write(self, path: Path, name: str, metrics: Mapping[str, Any]) -> Path | None:
         """Publish the report of profile `name` at `path`, 0600; None where there is nothing to report."""
@@ -74,16 +71,16 @@ def choose_prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
     return found
 
 
-def answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], on_event: Tell) -> list[str]:
+def answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count) -> list[str]:
     """What `model`, as it is, says to each prompt: greedy, at most TOKENS tokens."""
     out = []
     for index, prompt in enumerate(prompts):
-        on_event(index, len(prompts))
+        progress(index, len(prompts))
         room = min(TOKENS, context_length(model) - len(prompt.ids))
         decoding = Decoding(model, tokenizer, prompt.ids, Sampling(max(1, room), 0.0, seed=0))
         text = "".join(decoding)
         out.append(text + (" ..." if decoding.finish_reason == "length" else ""))
-    on_event(len(prompts), len(prompts))
+    progress(len(prompts), len(prompts))
     return out
 
 

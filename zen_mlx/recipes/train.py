@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..data.examples import Example, ImportOptions, data_digest, import_examples
 from ..data.loss import Loss
 from ..data.tokens import TokenRow, crop, tokenize
 from ..errors import DataError, TrainingError
-from ..events import Noted
+from ..events import Event, Noted, OnEvent, Prepared, ignore
 from ..format.spec import DeltaTensor, Profile
 from ..paths import log_path, plot_path, run_dir
 from ..profiles.store import ProfileStore
@@ -29,27 +29,11 @@ from ..train.log import LOG, RunLog, read
 from ..train.methods import SignMethod, with_method
 from ..train.plot import plot_run
 from ..train.trainer import TrainResult, check_run, method_of, train
-from .common import CreateReport, OnEvent, claimed, mean_of, measure_and_save, now, profile_info
+from .common import CreateReport, claimed, mean_of, measure_and_save, now, profile_info
 from .samples import BeforeAfter
 
 REFINING = "distill"
 """Where a run keeps what it distils with."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a run will do. cut: rows longer than max_length; tokens: supervised ones in one pass over the rows.
-
-    log: where its numbers are written while it lasts, `train.log`.
-    """
-
-    rows: int
-    held_out: int
-    cut: int
-    steps: int
-    tokens: int
-    resumed_from: int
-    log: Path
 
 
 Fit = Callable[[list[Example], list[Example], TrainOptions], TrainOptions]
@@ -78,7 +62,7 @@ def train_profile(
     Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it. Under MLX's
     launcher all ranks train it together: rank 0 writes, the others return its report.
     """
-    on_event = on_event or (lambda event: None)
+    on_event = on_event or ignore
     began = time.monotonic()
     folder = run_dir(store.home, name)
     team = find_team()
@@ -122,7 +106,7 @@ def train_profile(
             facts["base"] = asdict(mean_of(at.model, held_rows, "held-out loss of the base", on_event))
             checkpoint.begin(folder, facts)
 
-        def seen(event: Any) -> None:
+        def seen(event: Event) -> None:
             log.take(event)
             on_event(event)
 

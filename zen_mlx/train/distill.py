@@ -6,9 +6,8 @@ model with the latents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,7 +19,7 @@ from ..codec.parts import DensePart
 from ..config import BitDeltaConfig, TrainOptions
 from ..data.batches import batch_rows
 from ..data.tokens import TokenRow
-from ..events import Noted
+from ..events import Noted, OnEvent
 from ..format.spec import DeltaTensor, Profile
 from . import checkpoint
 from .calibration import CalibrationStats
@@ -69,7 +68,7 @@ def distill(
     *,
     folder: Path | None = None,
     state: RunState | None = None,
-    on_event: Callable[[Any], None] | None = None,
+    on_event: OnEvent | None = None,
 ) -> dict[str, DeltaTensor]:
     """`tensors` with scales and factors trained until base + tensors says what the rows' soft labels say.
 
@@ -92,7 +91,7 @@ def refine(
     options: TrainOptions,
     steps: int,
     folder: Path,
-    on_event: Callable[[Any], None],
+    on_event: OnEvent,
 ) -> dict[str, DeltaTensor]:
     """`latents` as `planes` sign planes: scales weighed by what the rows make of the layers, then `steps` steps
     towards base + latents. The run lies in `folder`, and goes on from what lies there."""

@@ -15,10 +15,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from .. import fsio
-from ..events import Evaluated, Saved, StepReport
+from ..events import Evaluated, Event, Saved, StepReport
 from ..fsio import Json
 
 LOG = "log.jsonl"
@@ -47,11 +46,10 @@ class RunLog:
         except OSError:
             return
 
-    def take(self, event: Any) -> None:
+    def take(self, event: Event) -> None:
         """Append `event` if it is one of the loop's."""
-        name = _NAMES.get(type(event))
-        if name is not None:
-            self.write(name, **asdict(event))
+        if isinstance(event, StepReport | Evaluated | Saved):
+            self.write(_NAMES[type(event)], **asdict(event))
 
 
 def read(path: Path) -> list[Json]:

@@ -6,7 +6,6 @@ Kept in two files, so that the teacher can be gone before the student is loaded,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,6 +16,7 @@ from .. import fsio
 from ..data.batches import pack_by_tokens
 from ..data.loss import EVAL_TOKENS, batch_arrays, logits_at_labels
 from ..data.tokens import Soft, TokenRow
+from ..events import Count
 
 TOP = 64
 LEAST = -100.0  # a log-probability that float16 holds and no sum sees
@@ -29,7 +29,7 @@ def soften(
     folder: Path,
     hard: float = 0.0,
     square: float = 0.0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
 ) -> list[TokenRow]:
     """`rows` with the teacher's soft labels, read from `folder` where they lie already; `hard` and `square` as in `Soft`.
 
@@ -54,9 +54,7 @@ def _order(rows: list[TokenRow]) -> list[int]:
     return sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
 
 
-def _labels(
-    teacher: nn.Module, rows: list[TokenRow], progress: Callable[[int, int], None] | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _labels(teacher: nn.Module, rows: list[TokenRow], progress: Count | None) -> tuple[np.ndarray, np.ndarray]:
     ids: list[np.ndarray] = []
     logp: list[np.ndarray] = []
     done = 0

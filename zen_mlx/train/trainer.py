@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,7 +19,7 @@ from ..data.batches import batch_rows
 from ..data.loss import mean_loss
 from ..data.tokens import TokenRow
 from ..errors import ConfigError, DataError, StorageError, TrainingError
-from ..events import Evaluated, Noted, Saved, StepReport
+from ..events import Evaluated, Noted, OnEvent, Saved, StepReport, ignore
 from ..memory import bounded_cache
 from . import checkpoint
 from .checkpoint import RunState
@@ -60,7 +59,7 @@ def train(
     held: Sequence[TokenRow] = (),
     folder: Path | None = None,
     state: RunState | None = None,
-    on_event: Callable[[Any], None] | None = None,
+    on_event: OnEvent | None = None,
     method: Method | None = None,
     team: ProcessGroup | None = None,
 ) -> TrainResult:
@@ -86,7 +85,7 @@ def train(
             state = RunState(trained_arrays(layers))
         state = team.lead_state(state)
         start = state.step
-        run = _Run(model, rows, options, schedule, layers, share, state, on_event or (lambda event: None), team, method)
+        run = _Run(model, rows, options, schedule, layers, share, state, on_event or ignore, team, method)
         looks = _Looks(run, held_part(held))
         saver = _Saver(run, folder)
         while run.unfinished:
@@ -159,13 +158,13 @@ class _Run:
         layers: dict[str, TrainableLayer],
         share: QuantizationRamp,
         state: RunState,
-        tell: Callable[[Any], None],
+        on_event: OnEvent,
         team: ProcessGroup,
         method: Method,
     ) -> None:
         self._road = method
         self.model, self.options, self.schedule, self.layers, self.share = model, options, schedule, layers, share
-        self.state, self.tell, self.team = state, tell, team
+        self.state, self.on_event, self.team = state, on_event, team
         self.guard = Guard(options, len(rows), state.progress)
         self.early = EarlyStop(options.patience, state.progress)
         self._rows = rows
@@ -207,7 +206,7 @@ class _Run:
         seconds = time.monotonic() - began
         memory = mx.get_active_memory(), mx.get_peak_memory()
         steps = self.schedule.steps
-        self.tell(StepReport(step + 1, steps, loss, rate, self.share.value, tokens, seconds, *memory))
+        self.on_event(StepReport(step + 1, steps, loss, rate, self.share.value, tokens, seconds, *memory))
         return loss
 
 
@@ -237,7 +236,7 @@ class _Looks:
         best = run.early.wanted and counts and run.early.seen(step, loss.nats)
         if best:
             run.state.best = dict(run.state.latents)
-        run.tell(Evaluated(step, loss.nats, loss.agreement, loss.tokens, time.monotonic() - began, counts, best))
+        run.on_event(Evaluated(step, loss.nats, loss.agreement, loss.tokens, time.monotonic() - began, counts, best))
 
 
 class _Saver:
@@ -255,7 +254,7 @@ class _Saver:
             self._run.guard.check_arrays(state, self.kept)
             checkpoint.save(self._folder, state)
             self.kept = state.step
-            self._run.tell(Saved(state.step, time.monotonic() - began))
+            self._run.on_event(Saved(state.step, time.monotonic() - began))
         self._saved_at = time.monotonic()
 
     def now_and_then(self) -> None:
@@ -271,4 +270,4 @@ class _Saver:
             self.save()
         except StorageError as error:
             self._saved_at = time.monotonic()
-            self._run.tell(Noted(f"{error}; the run continues"))
+            self._run.on_event(Noted(f"{error}; the run goes on"))

@@ -93,7 +93,7 @@ def test_tensors_are_read_one_at_a_time_in_order() -> None:
     seen = []
     encode(
         iter(SHAPES), reader("base", base), reader("tuned", tuned), targets=TARGETS,
-        progress=lambda done, total, name: seen.append((done, total, name)),
+        progress=lambda name, done, total: seen.append((done, total, name)),
     )  # fmt: skip
     assert calls == [f"{label} {name}" for name in SHAPES for label in ("base", "tuned")]
     assert seen == [(i, len(SHAPES), name) for i, name in enumerate(SHAPES, 1)]

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import DataError
-from ...fsio import Json
+from ...events import Reason
 
-PLACES_KEPT = 100  # of every reason; the counts go on
 _INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
 
 
@@ -85,20 +84,6 @@ def plain_name(name: str) -> str:
     return " ".join(text.casefold().split()).removeprefix("~").strip()
 
 
-@dataclass
-class Reason:
-    """How often, and the first places."""
-
-    count: int = 0
-    places: list[str] = field(default_factory=list)
-
-    def add(self, place: str) -> None:
-        """One more, at `place`."""
-        self.count += 1
-        if len(self.places) < PLACES_KEPT:
-            self.places.append(place)
-
-
 class Tally:
     """Follows one import. strict: the first row that cannot be used raises, instead of being counted."""
 
@@ -160,43 +145,3 @@ class Tally:
             expected=f"one of: {listing}",
             hint="--me NAME: training learns that sender's messages",
         )
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls."""
-
-    files: dict[str, dict[str, int]]
-    examples: int
-    conversations: int
-    texts: int
-    turns: int
-    learned_turns: int
-    characters: int
-    refused: dict[str, Reason]
-    skipped: dict[str, Reason]
-    duplicates: Reason
-    scrubbed: dict[str, int]
-    notes: list[str]
-
-    def to_dict(self) -> Json:
-        """The report as JSON: counts and places."""
-
-        def reasons(of: dict[str, Reason]) -> list[Json]:
-            ordered = sorted(of.items(), key=lambda item: -item[1].count)
-            return [{"reason": text, "count": each.count, "places": each.places} for text, each in ordered]
-
-        return {
-            "files": [{"path": path, "formats": kinds} for path, kinds in self.files.items()],
-            "examples": self.examples,
-            "conversations": self.conversations,
-            "texts": self.texts,
-            "turns": self.turns,
-            "learned_turns": self.learned_turns,
-            "characters": self.characters,
-            "refused": reasons(self.refused),
-            "skipped": reasons(self.skipped),
-            "duplicates": {"count": self.duplicates.count, "places": self.duplicates.places},
-            "scrubbed": dict(sorted(self.scrubbed.items())),
-            "notes": self.notes,
-        }
