@@ -1,21 +1,92 @@
-"""Settings with their defaults and bounds: training (whitepaper, Appendix A), compressing, sampling; the user's config file."""
+"""Settings, each with its default, bounds and help text: training, compressing, sampling; the user's config file."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import operator
 import tomllib
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from .errors import ConfigError
 from .paths import config_path
 
+MethodName = Literal["sign", "factor"]
+ScaleName = Literal["tensor", "row", "col", "rowcol", "block"]
+METHODS = get_args(MethodName)
+SCALES = get_args(ScaleName)
+KINDS = ("factor", "sign")
 BLOCK_SIZES = (32, 64, 128, 256)
+MOST_PLANES = 4
+DEFAULT_SCALE = "rowcol"
+SEEDS = 2**32  # the seeds of an answer are below it
+FACTOR_BITS = 0.33  # bits per weight of a factor run that names none
+_BOUNDS = (("of at least", operator.ge), ("above", operator.gt), ("at most", operator.le))
+_KINDS = {"int": ("a whole number", (int,)), "float": ("a number", (int, float)), "bool": ("true or false", (bool,))}
 
 
-@dataclasses.dataclass(frozen=True)
-class BitDeltaConfig:
+@dataclass(frozen=True)
+class Setting:
+    """The help text of a setting, its good values, and how the command line shows it.
+
+    A good number is >= least, > above and <= most; `choices`, where given, are all good values. option: its name where
+    that is not the field's.
+    """
+
+    help: str
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    choices: tuple[Any, ...] = ()
+    option: str | None = None
+
+    def check(self, name: str, annotation: str, value: Any) -> None:
+        """ConfigError unless `value` is good for the field `name`, annotated such as `float | None`."""
+        kind, _, other = annotation.partition(" | ")
+        if value is None and other == "None":
+            return
+        noun, types = _KINDS.get(kind, ("a name", (str,)))
+        limits = zip(_BOUNDS, (self.least, self.above, self.most), strict=True)
+        bounds = [(words, holds, bound) for (words, holds), bound in limits if bound is not None]
+        good = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
+        good = good and (kind != "float" or -math.inf < value < math.inf)
+        if good and all(holds(value, bound) for _, holds, bound in bounds) and value in (self.choices or (value,)):
+            return
+        expected = " ".join([noun, " and ".join(f"{words} {bound}" for words, _, bound in bounds)]).strip()
+        if self.choices:
+            expected = f"{', '.join(map(str, self.choices[:-1]))} or {self.choices[-1]}"
+        raise ConfigError(f"{name} must be {expected}", field=name, expected=expected, found=value)
+
+
+def setting(default: Any, help: str, **rest: Any) -> Any:
+    """A dataclass field that is a setting; `rest`: what else a `Setting` has."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, **rest)})
+
+
+def settings_of(owner: Any) -> dict[str, dataclasses.Field[Any]]:
+    """Name -> field of each setting of a dataclass; the field's metadata has the `Setting`."""
+    return {each.name: each for each in dataclasses.fields(owner) if "setting" in each.metadata}
+
+
+class _Checked:
+    """A dataclass whose settings are checked when it is made."""
+
+    def __post_init__(self) -> None:
+        for name, each in settings_of(self).items():
+            each.metadata["setting"].check(name, each.type, getattr(self, name))
+
+
+_max_length = functools.partial(setting, 1024, "Most tokens in a row; longer rows are cut.", least=8)
+_seed = functools.partial(setting, 0, "Seed that decides the order of the rows.", least=0)
+_bits = functools.partial(setting, None, least=0.02, most=4)
+_share = functools.partial(setting, least=0, most=1)
+_BITS = "Most bits that the whole file may take per target weight, 0.02 to 4."
+
+
+@dataclass(frozen=True)
+class BitDeltaConfig(_Checked):
     """How a profile is trained. Field names and defaults are the whitepaper's Appendix A.
 
     block_size: columns that share a scale when `use_per_channel_scale` is false: 32, 64, 128 or 256.
@@ -29,85 +100,62 @@ class BitDeltaConfig:
     warmup_steps: steps of linear rate warm-up, at most a tenth of the run.
     """
 
-    block_size: int = 128
-    use_per_channel_scale: bool = True
-    straight_through: bool = True
-    delta_regularization: float = 0.01
-    sparsity_penalty: float = 0.001
-    learning_rate_scale: float = 0.1
-    warmup_steps: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("use_per_channel_scale", "straight_through"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"bad {name}", field=name, expected="true or false", found=getattr(self, name))
-        if type(self.block_size) is not int or self.block_size not in BLOCK_SIZES:
-            raise ConfigError("bad block size", field="block_size", expected=BLOCK_SIZES, found=self.block_size)
-        if type(self.warmup_steps) is not int or self.warmup_steps < 0:
-            raise ConfigError(
-                "bad warmup_steps", field="warmup_steps", expected="a whole number >= 0", found=self.warmup_steps
-            )
-        for name in ("delta_regularization", "sparsity_penalty", "learning_rate_scale"):
-            value = getattr(self, name)
-            number = type(value) in (int, float) and math.isfinite(value)
-            positive = name == "learning_rate_scale"
-            if not number or value < 0 or (positive and value == 0):
-                raise ConfigError(
-                    f"bad {name}", field=name, expected=f"a number {'>' if positive else '>='} 0", found=value
-                )
-
-
-def user_config() -> dict[str, Any]:
-    """`ZEN_HOME/config.toml` as a dict, {} when absent."""
-    path = config_path()
-    if not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration file is not valid TOML", path=path, found=str(error)) from error
+    block_size: int = setting(
+        128, "sign: columns that share a scale with --no-per-channel-scale: 32, 64, 128 or 256.", choices=BLOCK_SIZES
+    )
+    use_per_channel_scale: bool = setting(
+        True,
+        "sign: store a scale for each row and each column, or for each block of --block-size columns.",
+        option="--per-channel-scale/--no-per-channel-scale",
+    )
+    straight_through: bool = setting(
+        True,
+        "sign: train in full precision, then take signs and distil scales; or go over to one bit during training.",
+        option="--no-straight-through/--straight-through",
+    )
+    delta_regularization: float = setting(0.01, "L2 penalty: each step shrinks the delta d by X * rate * d.", least=0)
+    sparsity_penalty: float = setting(
+        0.001,
+        "L1 penalty: each step shrinks every entry of d by X * rate * mean|d|. "
+        "sign: a row whose scale ends below X times its layer's mean is stored as zero.",
+        least=0,
+    )
+    learning_rate_scale: float = setting(
+        0.1,
+        "Multiplies the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 * sqrt(44 / rank) for factor.",
+        above=0,
+    )
+    warmup_steps: int = setting(
+        100, "Steps in which the rate rises from 0 to its peak, at most a tenth of the run.", least=0
+    )
 
 
 @dataclass(frozen=True)
-class CompressOptions:
+class CompressOptions(_Checked):
     """What is kept of each layer, and how long it is distilled.
 
     bits_per_weight: bound of the whole file. scale, planes: signs only, so many planes everywhere; with bits_per_weight
     and without planes, 1 to 4 a layer by importance. Neither: with bits_per_weight whatever keeps most, else one plane.
     only: `factor` or `sign`, with bits_per_weight the one kind of parts that may be used.
     groups: factors only, ((bits, rank), ..) the same everywhere: ((16, 8),) is what is called a LoRA extraction.
-    steps: of 16 rows each. labels: weight of the text's own tokens beside what the fine-tune says about them. mse: share of
-    squared differences of log-probabilities in the latter, the rest is KL. babble: rows that the fine-tune writes itself,
-    beside the user's text. max_length: in tokens.
     """
 
-    scale: str | None = None
-    block: int = 128
-    planes: int | None = None
-    bits_per_weight: float | None = None
-    only: str | None = None
+    scale: str | None = setting(None, f"Signs only: what shares a scale. Default: {DEFAULT_SCALE}.", choices=SCALES)
+    block: int = setting(128, "Columns that share a scale of the kind `block`.", choices=BLOCK_SIZES)
+    planes: int | None = setting(
+        None, "Signs only: planes, 1 to 4, about one bit per weight each. Default: 1.", least=1, most=MOST_PLANES
+    )
+    bits_per_weight: float | None = _bits(_BITS)
+    only: str | None = setting(None, "The only kind of parts that may be used.", choices=KINDS)
     groups: tuple[tuple[int, int], ...] | None = None
-    steps: int = 48
-    labels: float = 0.5
-    mse: float = 0.0
-    babble: int = 32
-    max_length: int = 1024
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        bits = self.bits_per_weight
-        if bits is not None and not 0.02 <= bits <= 4:
-            raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
-        if self.only not in (None, *KINDS):
-            raise ConfigError("unknown kind of parts", field="only", expected=", ".join(KINDS), found=self.only)
-        if self.planes is not None and not 1 <= self.planes <= MOST_PLANES:
-            raise ConfigError("bad planes", field="planes", expected=f"1 to {MOST_PLANES}", found=self.planes)
-        for name in ("labels", "mse"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"bad weight of {name}", field=name, expected="0 to 1", found=getattr(self, name))
-        for name, least in (("steps", 1), ("babble", 0), ("max_length", 8), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
+    steps: int = setting(48, "Most steps of --distill, of 16 rows each.", least=1)
+    labels: float = _share(
+        0.5, "Weight of the text's own words in --distill, 0 to 1; the rest is what the fine-tune says of them."
+    )
+    mse: float = _share(0.0, "Weight of squared differences in matching the fine-tune, 0 to 1; the rest is KL.")
+    babble: int = setting(32, "Texts that the fine-tune writes itself and that --distill uses beside yours.", least=0)
+    max_length: int = _max_length()
+    seed: int = _seed()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -119,106 +167,86 @@ class CompressOptions:
     @property
     def scale_and_block(self) -> tuple[str, int | None]:
         """The kind of scale of a sign plane."""
-        scale = self.scale or "rowcol"
+        scale = self.scale or DEFAULT_SCALE
         return scale, self.block if scale == "block" else None
 
 
-MOST_PLANES = 4
-KINDS = ("factor", "sign")
-
-
-_MAX_SEED = 2**32
-
-
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(_Checked):
     """How tokens are chosen. temperature 0 is greedy; top_p 1 keeps every token; seed None draws one for each answer."""
 
-    max_tokens: int = 512
-    temperature: float = 0.7
-    top_p: float = 0.95
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        _check("max_tokens", self.max_tokens, self.max_tokens >= 1, "at least 1")
-        finite = math.isfinite(self.temperature) and 0 <= self.temperature <= 10
-        _check("temperature", self.temperature, finite, "a number from 0 to 10")
-        _check("top_p", self.top_p, 0 < self.top_p <= 1, "a number above 0, at most 1")
-        if self.seed is not None:
-            _check("seed", self.seed, 0 <= self.seed < _MAX_SEED, f"a whole number from 0 to {_MAX_SEED - 1}")
-
-
-def _check(field: str, value: Any, good: bool, expected: str) -> None:
-    if not good:
-        raise ConfigError(f"bad {field}", field=field, expected=expected, found=value)
-
-
-MICRO_TOKENS = 1024  # padded tokens of one forward and backward
-
-
-METHODS = ("sign", "factor")
+    max_tokens: int = setting(512, "Most tokens in an answer.", least=1)
+    temperature: float = setting(
+        0.7, "Temperature, 0 to 10; 0 always takes the likeliest token.", least=0, most=10, option="--temp"
+    )
+    top_p: float = setting(
+        0.95, "Draw from the likeliest tokens whose probabilities add up to X; 1 draws from all.", above=0, most=1
+    )
+    seed: int | None = setting(
+        None, "Seed that makes answers repeatable. Default: a new one for each answer.", least=0, most=SEEDS - 1
+    )
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(_Checked):
     """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
 
-    method: `sign` or `factor`; None: `factor` for bases of 4B parameters and more (`settled`).
-    bits_per_weight: what the whole file may take; for `factor` by default 0.33. factor_scales: `factor` trains a positive scale
-    of every row and column too (u and v), in ranks' place where bits are bounded.
-    eval_every: steps between two looks at the held-out loss (None: about ten a run, but not more often than every tenth step;
-    0: none). patience: looks without a new best before the run stops; the best state is then what is stored (None: the last).
-    distill_steps: after a full-precision run of signs (`config.straight_through` off), steps of `refine`, at most as many as
-    the run had; 0: the closed form.
-    checkpoint_s: seconds between checkpoints; it changes nothing that is computed.
-    micro_tokens: padded tokens of one forward and backward; the gradients of a step's are summed. grad_checkpoint: make
-    activations anew for the backward pass (`recompute`), for the same numbers; None: only where memory wants it.
+    method None: `factor` for bases of 4B parameters and more (`train.methods.with_method`).
+    distill_steps: at most as many as the run had; 0: the closed form.
+    checkpoint_s: it changes nothing that is computed.
     """
 
-    epochs: float = 2.0
-    steps: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
-    max_length: int = 1024
-    seed: int = 0
-    method: str | None = None
-    bits_per_weight: float | None = None
-    factor_scales: bool = False
-    config: BitDeltaConfig = field(default_factory=BitDeltaConfig)
-    eval_every: int | None = None
-    patience: int | None = None
-    distill_steps: int = 24
-    checkpoint_s: float = 300.0
-    micro_tokens: int = MICRO_TOKENS
-    grad_checkpoint: bool | None = None
+    epochs: float = setting(2.0, "Passes over the data.", above=0)
+    steps: int | None = setting(None, "Number of steps, in place of --epochs.", least=1)
+    batch_size: int = setting(16, "Rows in a batch.", least=1)
+    accumulate: int = setting(1, "Batches in a step.", least=1)
+    max_length: int = _max_length()
+    seed: int = _seed()
+    method: str | None = setting(
+        None,
+        "sign: one bit per weight, trained straight-through; factor: low rank, a file of any size. "
+        "Default: sign, or factor for bases of 4B parameters and more.",
+        choices=METHODS,
+    )
+    bits_per_weight: float | None = _bits(f"{_BITS} Default for factor: {FACTOR_BITS}.")
+    factor_scales: bool = setting(
+        False, "factor: also train a positive scale of each row and column, in place of some ranks."
+    )
+    config: BitDeltaConfig = dataclasses.field(default_factory=BitDeltaConfig)
+    eval_every: int | None = setting(
+        None,
+        "Measure the held-out loss every N steps; 0: never. Default: ten times a run, at most every 10 steps.",
+        least=0,
+    )
+    patience: int | None = setting(
+        None,
+        "Stop after N measurements without a new best held-out loss, and keep the best state. Default: run to the end.",
+        least=1,
+    )
+    distill_steps: int = setting(
+        24, "Most steps that distil the scales after a run with --no-straight-through; 0: none.", least=0
+    )
+    checkpoint_s: float = setting(
+        300.0, "Seconds between checkpoints; 0: one after every step.", least=0, option="--checkpoint-every"
+    )
+    micro_tokens: int = setting(
+        1024, "Padded tokens in one forward and backward pass; a step sums the gradients of several.", least=1
+    )
+    grad_checkpoint: bool | None = setting(
+        None,
+        "Compute activations again for the backward pass: less memory, a third slower, the same profile. "
+        "Default: only if the run does not fit in memory without it.",
+        option="--grad-checkpoint/--no-grad-checkpoint",
+    )
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("accumulate", 1), ("max_length", 8), ("seed", 0), ("micro_tokens", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=getattr(self, name))
-        if self.steps is not None and self.steps < 1:
-            raise ConfigError("bad steps", field="steps", expected="at least 1", found=self.steps)
-        for name, least in (("eval_every", 0), ("patience", 1), ("distill_steps", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ConfigError(f"bad {name}", field=name, expected=f"at least {least}", found=value)
+        super().__post_init__()
         if self.patience is not None and self.eval_every == 0:
             raise ConfigError(
                 "patience counts evaluations, and there are none", field="eval_every", expected="at least 1", found=0
             )
-        if not (math.isfinite(self.checkpoint_s) and self.checkpoint_s >= 0):
-            raise ConfigError(
-                "bad time between checkpoints", field="checkpoint_s", expected="a number >= 0", found=self.checkpoint_s
-            )
-        if not (math.isfinite(self.epochs) and self.epochs > 0):
-            raise ConfigError("bad epochs", field="epochs", expected="a number > 0", found=self.epochs)
-        if self.method is not None and self.method not in METHODS:
-            raise ConfigError("unknown method", field="method", expected=", ".join(METHODS), found=self.method)
         if self.factor_scales and self.method == "sign":
             raise ConfigError("signs have scales anyway", field="factor_scales", expected="method factor", found="sign")
-        bits = self.bits_per_weight
-        if bits is not None and not (math.isfinite(bits) and 0.02 <= bits <= 4):
-            raise ConfigError("bad bits per weight", field="bits_per_weight", expected="0.02 to 4", found=bits)
 
     @property
     def rows_per_step(self) -> int:
@@ -245,3 +273,14 @@ class TrainOptions:
     def facts(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("checkpoint_s", "grad_checkpoint")}
+
+
+def user_config() -> dict[str, Any]:
+    """`ZEN_HOME/config.toml` as a dict, {} when absent."""
+    path = config_path()
+    if not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("the configuration file is not valid TOML", path=path, found=str(error)) from error

@@ -29,9 +29,13 @@ from typing import Any
 
 
 class ZenError(Exception):
-    """`message`, and where known the `path`, `field`, `expected` and `found` behind it; `hint` is the way out."""
+    """`message`, and where known the `path`, `field`, `expected` and `found` behind it; `hint` is the way out.
+
+    option: how the command line spells `field`, where a person typed it there.
+    """
 
     exit_code = 1
+    option: str | None = None
 
     def __init__(
         self,
@@ -53,11 +57,11 @@ class ZenError(Exception):
 
     def __str__(self) -> str:
         parts = [self.message]
-        details = [
-            f"{name} {value}"
-            for name, value in (("field", self.field), ("expected", self.expected), ("found", self.found))
-            if value is not None
-        ]
+        named = ("field", self.field) if self.option is None else ("option", self.option)
+        facts = [named, ("expected", self.expected), ("found", self.found)]
+        if self.message == f"{named[1]} must be {self.expected}":
+            facts = facts[2:]
+        details = [f"{name} {value}" for name, value in facts if value is not None]
         if details:
             parts.append(f"({'; '.join(details)})")
         if self.path is not None and self.path not in self.message:
@@ -69,6 +73,7 @@ class ZenError(Exception):
         fields = {
             "path": self.path,
             "field": self.field,
+            "option": self.option,
             "expected": self.expected,
             "found": self.found,
             "hint": self.hint,

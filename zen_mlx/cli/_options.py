@@ -1,14 +1,63 @@
-"""Options that several commands share, and what the shell completes them with. Imports nothing heavy."""
+"""Options that settings and several commands share, their help and errors, and shell completion. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .. import paths
-from ..errors import ZenError
+from ..config import settings_of
+from ..errors import ConfigError, ZenError
+
+_SPELLED: dict[str, str] = {}  # field of a setting -> its option, for the errors
+
+
+def option(owner: type, name: str, panel: str | None = None) -> Any:
+    """The option of the setting `name` of the dataclass `owner`, with its help and default; `panel`: heading in --help."""
+    each = settings_of(owner)[name]
+    known, default = each.metadata["setting"], each.default
+    spelled = known.option or f"--{name.replace('_', '-')}"
+    flags = spelled.split("/")
+    _SPELLED[name] = flags[0]
+    shown = None if default is None else str(default).removesuffix(".0")
+    if isinstance(default, bool):
+        shown = flags[flags[0].startswith("--no-") == default] if flags[1:] else None
+    text = known.help if shown is None else f"{known.help} Default: {shown}."
+    metavar = {"int": "N", "float": "X"}.get(str(each.type).partition(" | ")[0])
+    return typer.Option(spelled, metavar=metavar, help=text, show_default=False, rich_help_panel=panel)
+
+
+class Command(TyperCommand):
+    """A command whose help has a section for each heading, and whose ConfigErrors name the option that was typed."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, the options, and then those under headings of their own."""
+        sections: dict[str, list[Any]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            usual = "Arguments" if param.param_type_name == "argument" else "Options"
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "rich_help_panel", None) or usual, []).append(record)
+        for heading, records in sections.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            field = str(error.field)
+            flag = _SPELLED.get(field, f"--{field.replace('_', '-')}")
+            if any(flag in (*param.opts, *param.secondary_opts) for param in self.params):
+                error.option = flag
+                if error.message.startswith(f"{field} "):
+                    error.message = flag + error.message.removeprefix(field)
+            raise
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -46,19 +95,11 @@ Model = Annotated[
         metavar="MODEL",
         help="Base model: an alias, a hub repository or a folder. Default: the profile's, else smollm2-135m.",
         autocompletion=complete_model,
-        show_default=False,
     ),
 ]
 OneProfile = Annotated[
     str | None,
-    typer.Option(
-        "--profile",
-        "-p",
-        metavar="NAME",
-        help="Profile to apply.",
-        autocompletion=complete_profile,
-        show_default=False,
-    ),
+    typer.Option("--profile", "-p", metavar="NAME", help="Profile to apply.", autocompletion=complete_profile),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Replace = Annotated[bool, typer.Option("--replace", help="Overwrite a profile of that name.")]
@@ -68,18 +109,12 @@ Me = Annotated[
     typer.Option(
         "--me",
         metavar="NAME",
-        help="Which sender of chats and mails is you, and so is learned; repeatable, for other names of yours.",
-        show_default=False,
+        help="Your name in chats and mails: what you wrote is learned. Repeat it for other names.",
     ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(
-        "--columns",
-        metavar="MAP",
-        help="Columns of a table: prompt=question,completion=answer.",
-        show_default=False,
-    ),
+    typer.Option("--columns", metavar="MAP", help="Columns of a table, such as prompt=question,completion=answer."),
 ]
 KeepContacts = Annotated[
     bool, typer.Option("--keep-contacts", help="Leave e-mail addresses and phone numbers in the data.")

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..config import Sampling
 from . import _model, _view
-from ._options import Model, OneProfile
+from ._options import Model, OneProfile, option
 
 if TYPE_CHECKING:
     from ..engine.chat import ChatSession
@@ -22,10 +23,10 @@ def chat(
     model: Model = None,
     profile: OneProfile = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message of the conversation.")] = None,
-    max_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of an answer.")] = 512,
-    temp: Annotated[float, typer.Option(metavar="T", help="Temperature; 0 always takes the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens of this total.")] = 0.95,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Makes the answers repeatable.")] = None,
+    max_tokens: Annotated[int, option(Sampling, "max_tokens")] = Sampling.max_tokens,
+    temp: Annotated[float, option(Sampling, "temperature")] = Sampling.temperature,
+    top_p: Annotated[float, option(Sampling, "top_p")] = Sampling.top_p,
+    seed: Annotated[int | None, option(Sampling, "seed")] = Sampling.seed,
 ) -> None:
     """Talk to a model, and switch profiles while you do.
 
@@ -39,7 +40,6 @@ def chat(
       zen chat -p cynic --temp 0.5
       printf 'Define: love\\n/profile hacker\\nDefine: love\\n' | zen chat -p cynic
     """
-    from ..config import Sampling
     from ..engine.chat import ChatSession
     from ..engine.decoding import has_template, render
     from ._chat_commands import Commands

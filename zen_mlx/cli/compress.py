@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import enum
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..config import CompressOptions, ScaleName
 from . import _model, _run_view, _view
-from ._options import AsJson, Model, Replace
+from ._options import AsJson, Model, Replace, option
 
 if TYPE_CHECKING:
     from ..encode.layer_stats import LayerStats
@@ -18,52 +19,24 @@ if TYPE_CHECKING:
 _WORST = 5
 
 
-class Scale(enum.StrEnum):
-    """What shares a scale."""
-
-    tensor = "tensor"
-    row = "row"
-    col = "col"
-    rowcol = "rowcol"
-    block = "block"
-
-
 def compress(
     finetuned: Annotated[
         str, typer.Argument(metavar="FINETUNED", help="A model folder, a hub repository, or a LoRA adapter folder.")
     ],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
-    bits_per_weight: Annotated[
-        float | None,
-        typer.Option(metavar="B", help="Most bits of the whole file per target weight, 0.02 to 4.", show_default=False),
-    ] = None,
-    scale: Annotated[Scale | None, typer.Option(help="Signs only: what shares a scale.", show_default="rowcol")] = None,
-    planes: Annotated[
-        int | None,
-        typer.Option(metavar="P", help="Signs only: planes, about one bit per weight each.", show_default="1"),
-    ] = None,
+    bits_per_weight: Annotated[float | None, option(CompressOptions, "bits_per_weight")] = None,
+    scale: Annotated[ScaleName | None, option(CompressOptions, "scale")] = None,
+    planes: Annotated[int | None, option(CompressOptions, "planes")] = None,
     distill: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="DATA", help="Train scales and factors on what the fine-tune says about this. Repeatable."
-        ),
+        typer.Option(metavar="DATA", help="Train scales and factors to answer this as the fine-tune does. Repeatable."),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", help="Most steps of --distill, of 16 rows each.")] = 48,
-    babble: Annotated[
-        int, typer.Option(metavar="N", help="Texts that the fine-tune writes itself, beside --distill's.")
-    ] = 32,
-    labels: Annotated[
-        float,
-        typer.Option(
-            metavar="W", help="Weight of --distill's own words beside what the fine-tune says of them, 0 to 1."
-        ),
-    ] = 0.5,
-    mse: Annotated[
-        float,
-        typer.Option(metavar="W", help="What the fine-tune says: share of squared differences beside KL, 0 to 1."),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
+    steps: Annotated[int, option(CompressOptions, "steps")] = CompressOptions.steps,
+    babble: Annotated[int, option(CompressOptions, "babble")] = CompressOptions.babble,
+    labels: Annotated[float, option(CompressOptions, "labels")] = CompressOptions.labels,
+    mse: Annotated[float, option(CompressOptions, "mse")] = CompressOptions.mse,
+    seed: Annotated[int, option(CompressOptions, "seed")] = CompressOptions.seed,
     valid: Annotated[Path | None, typer.Option(metavar="DATA", help="Data to measure the losses on.")] = None,
     sweep: Annotated[
         Path | None,
@@ -98,7 +71,7 @@ def compress(
     if sweep is not None and valid is None:
         raise ConfigError("a curve needs data to measure on", field="sweep", expected="--valid DATA", found=None)
     options: dict[str, Any] = {
-        "scale": scale.value if scale else None,
+        "scale": scale,
         "planes": planes,
         "bits_per_weight": bits_per_weight,
         "steps": steps,
@@ -110,7 +83,6 @@ def compress(
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, tell)
         if sweep is not None:
-            from ..config import CompressOptions
             from ..eval.sweep import sweep_rates
 
             points = sweep_rates(manager, finetuned, valid, distill, sweep, CompressOptions(**options), tell)
@@ -150,18 +122,12 @@ def _curve(points: list[SweepPoint], picture: Path, as_json: bool) -> None:
 
 def _layers(layers: list[LayerStats]) -> None:
     """How much of the change was kept: in all, and where least."""
-    energy = sum(layer.delta_rms**2 * _count(layer) for layer in layers)
-    kept = sum(layer.energy_kept * layer.delta_rms**2 * _count(layer) for layer in layers)
+    energies = [layer.delta_rms**2 * math.prod(layer.shape) for layer in layers]
+    energy = sum(energies)
+    kept = sum(layer.energy_kept * each for layer, each in zip(layers, energies, strict=True))
     _view.say(f"{len(layers)} changed tensors, {100 * kept / energy:.1f} % of the change's energy kept; least in")
     listing = _view.table("tensor", "energy kept", "cosine", "rms of the change", right=("energy kept", "cosine"))
     for layer in sorted(layers, key=lambda layer: layer.energy_kept)[:_WORST]:
         kept_text = f"{100 * layer.energy_kept:.1f} %"
         listing.add_row(_view.cell(layer.name), kept_text, f"{layer.cosine:.3f}", f"{layer.delta_rms:.2e}")
     _view.show(listing)
-
-
-def _count(layer: LayerStats) -> int:
-    count = 1
-    for dim in layer.shape:
-        count *= dim
-    return count

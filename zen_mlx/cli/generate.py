@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..config import Sampling
 from . import _model, _view
-from ._options import AsJson, Model, OneProfile
+from ._options import AsJson, Model, OneProfile, option
 
 
 def generate(
@@ -16,10 +17,10 @@ def generate(
     model: Model = None,
     profile: OneProfile = None,
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message before the prompt.")] = None,
-    max_tokens: Annotated[int, typer.Option(metavar="N", help="Most tokens of the answer.")] = 512,
-    temp: Annotated[float, typer.Option(metavar="T", help="Temperature; 0 always takes the likeliest token.")] = 0.7,
-    top_p: Annotated[float, typer.Option(metavar="P", help="Draw from the likeliest tokens of this total.")] = 0.95,
-    seed: Annotated[int | None, typer.Option(metavar="S", help="Makes the draw repeatable.")] = None,
+    max_tokens: Annotated[int, option(Sampling, "max_tokens")] = Sampling.max_tokens,
+    temp: Annotated[float, option(Sampling, "temperature")] = Sampling.temperature,
+    top_p: Annotated[float, option(Sampling, "top_p")] = Sampling.top_p,
+    seed: Annotated[int | None, option(Sampling, "seed")] = Sampling.seed,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt and leave.
@@ -34,7 +35,6 @@ def generate(
       zen generate "Define: love" -p cynic --temp 0 --json
       cat letter.txt | zen generate - --system "Summarize in one sentence."
     """
-    from ..config import Sampling
     from ..engine import decoding as engine
 
     sampling = Sampling(max_tokens, temp, top_p, seed)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from . import _errors, bench, chat, compress, data, demo, doctor, evaluate, generate, inspect, models, profile, train
+from ._options import Command
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
 
@@ -50,11 +51,11 @@ def _root(
 app.callback(help=_HELP)(_root)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
-app.command("chat")(chat.chat)
-app.command("generate")(generate.generate)
-app.command("train")(train.train)
-app.command("compress")(compress.compress)
-app.command("eval")(evaluate.evaluate)
+app.command("chat", cls=Command)(chat.chat)
+app.command("generate", cls=Command)(generate.generate)
+app.command("train", cls=Command)(train.train)
+app.command("compress", cls=Command)(compress.compress)
+app.command("eval", cls=Command)(evaluate.evaluate)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.add_typer(profile.app, name="profile")

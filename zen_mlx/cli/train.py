@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from ..config import BitDeltaConfig, MethodName, TrainOptions
 from . import _launch, _memory_view, _model, _run_view, _view
-from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace
+from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace, option
+
+_setting = functools.partial(option, TrainOptions)
+_knob = functools.partial(option, BitDeltaConfig, panel="Whitepaper's knobs")
 
 
 @_launch.one_voice()
@@ -16,111 +21,53 @@ def train(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files, folders and archives.")],
     profile: Annotated[str, typer.Option("--profile", metavar="NAME", help="Name of the new profile.")],
     model: Model = None,
-    method: Annotated[
-        Literal["sign", "factor"] | None,
-        typer.Option(
-            help="sign: one bit per weight, trained straight-through; factor: low rank, any size of file.",
-            show_default="sign; factor for bases of 4B parameters and more",
-        ),
-    ] = None,
-    bits_per_weight: Annotated[
-        float | None,
-        typer.Option(
-            metavar="B",
-            help="Most bits of the whole file per target weight. Default for factor: 0.33.",
-            show_default=False,
-        ),
-    ] = None,
-    factor_scales: Annotated[
-        bool,
-        typer.Option(
-            "--factor-scales",
-            help="factor: also train a positive scale of each row and column, in place of some ranks.",
-        ),
-    ] = False,
-    epochs: Annotated[
-        float | None, typer.Option(metavar="E", help="Passes over the data. Default: 2.", show_default=False)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Steps, in place of --epochs.")] = None,
+    method: Annotated[MethodName | None, _setting("method")] = None,
+    bits_per_weight: Annotated[float | None, _setting("bits_per_weight")] = None,
+    factor_scales: Annotated[bool, _setting("factor_scales")] = TrainOptions.factor_scales,
+    epochs: Annotated[float | None, _setting("epochs")] = None,
+    steps: Annotated[int | None, _setting("steps")] = None,
     valid: Annotated[
         str | None,
         typer.Option(
-            metavar="DATA|none", help="Held-out data. Default: the last 5 % by hash, at most 50, from 40 rows on."
+            metavar="DATA|none",
+            help="Held-out data; none: train on all. Default: 5 % of DATA, at most 50 rows, if it has 40 rows or more.",
         ),
     ] = None,
-    no_straight_through: Annotated[
-        bool,
-        typer.Option(
-            "--no-straight-through", help="sign: train in full precision, take signs and distil scales at the end."
-        ),
-    ] = False,
-    distill_steps: Annotated[
-        int, typer.Option(metavar="N", help="With --no-straight-through: most steps of the scales at the end; 0: none.")
-    ] = 24,
-    batch_size: Annotated[int, typer.Option(metavar="N", help="Rows of a batch.")] = 16,
-    max_length: Annotated[int, typer.Option(metavar="N", help="Most tokens of a row; longer ones are cut.")] = 1024,
-    accumulate: Annotated[int, typer.Option(metavar="N", help="Batches of a step.")] = 1,
-    seed: Annotated[int, typer.Option(metavar="N", help="Order of the rows.")] = 0,
+    distill_steps: Annotated[int, _setting("distill_steps")] = TrainOptions.distill_steps,
+    batch_size: Annotated[int, _setting("batch_size")] = TrainOptions.batch_size,
+    max_length: Annotated[int, _setting("max_length")] = TrainOptions.max_length,
+    accumulate: Annotated[int, _setting("accumulate")] = TrainOptions.accumulate,
+    seed: Annotated[int, _setting("seed")] = TrainOptions.seed,
     me: Me = None,
     columns: Columns = None,
     keep_contacts: KeepContacts = False,
-    learning_rate_scale: Annotated[
-        float,
-        typer.Option(
-            metavar="X",
-            help="Times the reference rate: 1e-3 for sign (in full precision 5e-4), 1e-2 * sqrt(44 / rank) for factor.",
-        ),
-    ] = 0.1,
-    eval_every: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Steps between two looks at the held-out loss; 0: none. Default: ten looks a run, at most every 10 steps.",
-            show_default=False,
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Stop after N looks without a new best held-out loss and keep the best state. Default: run to the end.",
-            show_default=False,
-        ),
-    ] = None,
-    checkpoint_every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Time between checkpoints; 0: after every step.")
-    ] = 300.0,
+    eval_every: Annotated[int | None, _setting("eval_every")] = None,
+    patience: Annotated[int | None, _setting("patience")] = None,
+    checkpoint_every: Annotated[float, _setting("checkpoint_s")] = TrainOptions.checkpoint_s,
     no_report: Annotated[
-        bool, typer.Option("--no-report", help="Without the plot of the losses and the answers before and after.")
+        bool, typer.Option("--no-report", help="Skip the plot of the losses and the answers before and after.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an unfinished run: stopped, killed or failed.")
+        bool, typer.Option("--resume", help="Go on with a run that was stopped, killed or failed.")
     ] = False,
-    micro_tokens: Annotated[
-        int, typer.Option(metavar="N", help="Padded tokens of one forward and backward pass; a step sums several.")
-    ] = 1024,
-    grad_checkpoint: Annotated[
-        bool | None,
-        typer.Option(
-            "--grad-checkpoint/--no-grad-checkpoint",
-            help="Make activations anew for the backward pass: less memory, a third slower, the same profile. "
-            "Default: where only that fits.",
-            show_default=False,
-        ),
-    ] = None,
+    micro_tokens: Annotated[int, _setting("micro_tokens")] = TrainOptions.micro_tokens,
+    grad_checkpoint: Annotated[bool | None, _setting("grad_checkpoint")] = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Most memory the run may take, such as 12GB. Default: what the machine has.",
-            show_default=False,
-        ),
+        typer.Option(metavar="SIZE", help="Most memory the run may take, such as 12GB. Default: what the machine has."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the memory that the run would need; train nothing.")
     ] = False,
     replace: Replace = False,
     as_json: AsJson = False,
+    no_straight_through: Annotated[bool, _knob("straight_through")] = not BitDeltaConfig.straight_through,
+    per_channel_scale: Annotated[bool, _knob("use_per_channel_scale")] = BitDeltaConfig.use_per_channel_scale,
+    block_size: Annotated[int, _knob("block_size")] = BitDeltaConfig.block_size,
+    learning_rate_scale: Annotated[float, _knob("learning_rate_scale")] = BitDeltaConfig.learning_rate_scale,
+    warmup_steps: Annotated[int, _knob("warmup_steps")] = BitDeltaConfig.warmup_steps,
+    delta_regularization: Annotated[float, _knob("delta_regularization")] = BitDeltaConfig.delta_regularization,
+    sparsity_penalty: Annotated[float, _knob("sparsity_penalty")] = BitDeltaConfig.sparsity_penalty,
 ) -> None:
     """Train a profile from your own data.
 
@@ -142,7 +89,6 @@ def train(
       zen train cynic.jsonl --profile cynic --resume
       zen train mails.jsonl --profile work -m zen-nano-4b --dry-run
     """
-    from ..config import BitDeltaConfig
     from ..errors import ConfigError, DataError
 
     if epochs is not None and steps is not None:
@@ -150,13 +96,21 @@ def train(
     for path in data:
         if not path.exists():
             raise DataError("no such file or folder", path=path)
-    config = BitDeltaConfig(straight_through=not no_straight_through, learning_rate_scale=learning_rate_scale)
+    config = BitDeltaConfig(
+        block_size=block_size,
+        use_per_channel_scale=per_channel_scale,
+        straight_through=not no_straight_through,
+        delta_regularization=delta_regularization,
+        sparsity_penalty=sparsity_penalty,
+        learning_rate_scale=learning_rate_scale,
+        warmup_steps=warmup_steps,
+    )
     settings: dict[str, Any] = {
         "valid": valid if valid in (None, "none") else Path(valid),
         "me": me,
         "columns": columns,
         "keep_contacts": keep_contacts,
-        "epochs": 2.0 if epochs is None else epochs,
+        "epochs": TrainOptions.epochs if epochs is None else epochs,
         "steps": steps,
         "batch_size": batch_size,
         "accumulate": accumulate,

@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..config import BLOCK_SIZES
+from ..config import BLOCK_SIZES, SCALES
 from ..errors import ConfigError
 from .arrays import over_rows
 from .difference import Delta
 from .pack import empty_bits, pack_rows
 
-SCALES = ("tensor", "row", "col", "rowcol", "block")
 _ROWCOL_PASSES = 3
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from ..config import _MAX_SEED, Sampling
+from ..config import SEEDS, Sampling
 from ..errors import InputError
 from ..fsio import Json
 
@@ -62,7 +62,7 @@ class Decoding:
         cache: list[object] | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.seed = secrets.randbelow(_MAX_SEED) if sampling.seed is None else sampling.seed
+        self.seed = secrets.randbelow(SEEDS) if sampling.seed is None else sampling.seed
         self.tokens: list[int] = []
         self.finish_reason = "interrupted"
         self.prefilled = False

@@ -15,8 +15,8 @@ from ..codec.arrays import DTYPES
 from ..codec.factor import FACTOR_BITS, FactorGroup, FactorPart, FactorSide
 from ..codec.pack import words
 from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart
-from ..codec.scales import SCALES, scale_shapes
-from ..config import BLOCK_SIZES
+from ..codec.scales import scale_shapes
+from ..config import BLOCK_SIZES, SCALES
 from ..fsio import Json
 from .spec import Fail, align, show
 

@@ -33,7 +33,9 @@ HELD_SHARE, HELD_MOST = 0.05, 32  # of the rows, for early stopping
 PATIENCE = 3
 
 
-def options_of(steps: int, rows: int, seed: int, learning_rate_scale: float = 0.1) -> TrainOptions:
+def options_of(
+    steps: int, rows: int, seed: int, learning_rate_scale: float = BitDeltaConfig.learning_rate_scale
+) -> TrainOptions:
     """The run that distils over `rows` rows; no penalties: nothing is to be made smaller here."""
     config = BitDeltaConfig(
         delta_regularization=0.0, sparsity_penalty=0.0, warmup_steps=5, learning_rate_scale=learning_rate_scale

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from ..config import MICRO_TOKENS
+from ..config import TrainOptions
 from ..data.batches import pack_by_tokens
 from ..data.loss import batch_arrays, nats_at_labels
 from ..data.tokens import TokenRow
@@ -20,7 +20,7 @@ from .trainable import array_name
 
 
 def step_gradients(
-    model: nn.Module, rows: list[TokenRow], micro_tokens: int = MICRO_TOKENS, grad_checkpoint: bool = False
+    model: nn.Module, rows: list[TokenRow], micro_tokens: int = TrainOptions.micro_tokens, grad_checkpoint: bool = False
 ) -> tuple[float, int, dict[str, mx.array]]:
     """(sum of nats, supervised tokens, gradient of the sum by `array_name`) of one step's rows.
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..adapter.targets import model_count, targets
-from ..config import BitDeltaConfig, TrainOptions
+from ..config import FACTOR_BITS, BitDeltaConfig, TrainOptions
 from ..encode.byte_budget import BITS, planes, ranks
 from ..format.spec import DeltaTensor
 from .factor import encode_factors, factor_layer
@@ -93,7 +93,7 @@ class FactorMethod:
 
     reference_rate = 1e-2
     keeps_optimizer_state = False
-    default_bits = 0.33
+    default_bits = FACTOR_BITS
 
     def __init__(
         self, config: BitDeltaConfig, seed: int, bits_per_weight: float | None, shapes: Shapes, scaled: bool = False

@@ -129,7 +129,7 @@ def test_too_few_bits_say_how_many_it_takes() -> None:
 
 def test_options_of_the_roads(tiny_model: Path) -> None:
     model = load_model(tiny_model)
-    with pytest.raises(ConfigError, match="sign, factor"):
+    with pytest.raises(ConfigError, match="sign or factor"):
         TrainOptions(method="lora")
     with pytest.raises(ConfigError, match=r"0\.02 to 4"):
         TrainOptions(method="factor", bits_per_weight=5)
