@@ -34,23 +34,45 @@ ALONE = {
     "test_distributed.py",
     "test_estimate.py",
     "test_fsio.py",
-    "test_nvcc.py",
     "test_pull_embedded.py",
     "test_train_kill.py",
     "test_train_launched.py",
 }
-# Folders whose files have costly fixtures of their own: a file stays on one worker.
-WHOLE = {"e2e", "fault", "parity", "emulators"}
+# Folders and files with costly fixtures or compiled files of their own: a file stays on one worker.
+WHOLE = {"e2e", "fault", "parity", "emulators", "test_nvcc.py"}
+WORKERS: pytest.StashKey[dict[str, set[str]]] = pytest.StashKey()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests `pytest -n` must keep on one worker; without workers nothing changes."""
-    for item in items:
-        if item.path.name in ALONE:
-            item.add_marker(pytest.mark.xdist_group("alone"))
-        elif WHOLE & set(item.path.relative_to(REPOSITORY).parts):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+def group_of(nodeid: str) -> str:
+    """What `pytest -n` keeps on one worker together with the test `nodeid`."""
+    file = nodeid.partition("::")[0]
+    parts = file.split("/")
+    return "alone" if parts[-1] in ALONE else file if WHOLE.intersection(parts) else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Groups by path: with pytest 9.2, xdist 3.8 does not see its own mark `xdist_group`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """The process that deals out the tests hears who ran them."""
+    if (node := getattr(report, "node", None)) is not None:
+        node.config.stash.setdefault(WORKERS, {}).setdefault(group_of(report.nodeid), set()).add(node.gateway.id)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    torn = {group: ids for group, ids in session.config.stash.get(WORKERS, {}).items() if len(ids) > 1}
+    if torn and session.exitstatus == pytest.ExitCode.OK:
+        raise pytest.UsageError(f"tests that belong on one worker ran on several: {torn}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The CPU kernel against the equation in float64: error at most twice that of f32 accumulation rounded once."""
+"""The CPU kernel against the equation in float64: the error is within f32 roundings of its terms, and one of the result."""
 
 from __future__ import annotations
 
