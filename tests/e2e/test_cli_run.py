@@ -135,7 +135,7 @@ def test_an_interrupted_run_exits_130_and_resumes(base: str, rows: str, capsys: 
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
     assert child.returncode == 130
-    assert "--resume goes on from there" in err
+    assert "--resume continues from there" in err
     assert "Traceback" not in err
     assert _json(capsys, *args, code=2)["error"]["hint"].startswith("--resume")
     args[args.index("400")] = "500"

@@ -19,7 +19,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         while True:
             try:
-                stack.enter_context(fsio.lock(folder.parent / f".{folder.name}.lock", "another process is making it"))
+                stack.enter_context(fsio.lock(folder.parent / f".{folder.name}.lock", "another process is building it"))
                 break
             except InputError:
                 time.sleep(_POLL_S)

@@ -204,7 +204,7 @@ def _check(
     pairs = [(int(bits), int(rank)) for bits, rank in groups]
     bits = [pair[0] for pair in pairs]
     if not pairs or any(each not in FACTOR_BITS for each in bits) or bits != sorted(set(bits), reverse=True):
-        expected = f"bits that fall, out of {', '.join(map(str, FACTOR_BITS))}"
+        expected = f"decreasing bits out of {', '.join(map(str, FACTOR_BITS))}"
         raise ConfigError("bad groups of factors", field="groups", expected=expected, found=bits)
     ranks, limit = [pair[1] for pair in pairs], min(shape[-2:])
     if min(ranks) < 1 or sum(ranks) > limit:

@@ -139,7 +139,7 @@ def _refusal(name: str, error: Exception, download: bool) -> InputError:
             f"the data of the task {name} is not on this machine",
             field="tasks",
             found=text,
-            hint="--download fetches it from the hub, once; after that it is here",
+            hint="--download fetches it from the hub, once; after that it stays here",
         )
     return DataError(f"the task {name} cannot be loaded", field="tasks", found=text)
 

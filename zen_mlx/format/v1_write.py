@@ -62,7 +62,7 @@ def write_v1(profile: Profile, names: list[str], file: BinaryIO, fail: Fail) -> 
     dropped = [key for key in ("base", "metrics") if any(key_ != "verified" for key_ in getattr(profile, key))]
     facts = [f"`{key}`" for key in dropped] + [f"`profile.{key}`" for key in sorted(profile.info) if key != "name"]
     if facts:
-        out.append(f"Version 1 has no place for {', '.join(facts)}.")
+        out.append(f"Version 1 cannot store {', '.join(facts)}.")
     return out
 
 

@@ -121,7 +121,7 @@ def own_part(folder: Path, key: str) -> Iterator[Path]:
     fsio.make_dir(folder)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(fsio.lock(folder / f"{key}.lock", "another process fetches this"))
+            stack.enter_context(fsio.lock(folder / f"{key}.lock", "another process is downloading this"))
         except InputError:
             part = folder / f"{key}.{secrets.token_hex(4)}.part"
             stack.callback(part.unlink, missing_ok=True)

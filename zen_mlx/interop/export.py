@@ -47,7 +47,7 @@ def export_folder(
     if target.exists():
         ours = target.is_dir() and (not any(target.iterdir()) or any((target / name).is_file() for name in _OURS))
         if not replace or not ours:
-            hint = "use --replace, or another name" if ours else "use another name: this is no exported folder"
+            hint = "use --replace, or another name" if ours else "use another name: this folder was not exported"
             raise InputError("the folder already exists", path=folder, hint=hint)
     base_folder = pull(base_name, on_pull)
     if base_folder.resolve() == target:

@@ -50,20 +50,18 @@ def write_merged(profile: Profile, base_folder: Path, target: Path) -> list[str]
     loss = _loss(build(base_folder), profile)
     wide = loss > MAX_MERGE_LOSS
     if wide:
-        notes.append(f"merging in the base's own type would lose {loss:.1%} of the delta: the checkpoint is f32")
+        notes.append(f"merging in the base's own type would lose {loss:.1%} of the delta, so the checkpoint is f32")
         changes |= {"torch_dtype": "float32", "dtype": "float32"}
     old = {name: array_shape(module, key) for name, module, key, _ in arrays(model)}
     more = [t.shape[0] for name, t in profile.tensors.items() if t.shape[0] > old[name][0]]
     if more:
         changes["vocab_size"] = max(more)
-        notes.append(
-            f"the vocabulary has {max(more)} rows; the tokenizer's files are the base's and do not know the new ones"
-        )
+        notes.append(f"the vocabulary has {max(more)} rows; the base's tokenizer files do not know the new ones")
     odd, names = _other_name(base_folder), _raw_names(base_folder)
     if odd is not None:
         names = set()
         notes.append(
-            f"the checkpoint has mlx-lm's layout, for it reads {odd} otherwise than the base's files hold it: "
+            f"the checkpoint has mlx-lm's layout, which differs from the base's files in {odd}: "
             "other programs may not load it"
         )
     del model

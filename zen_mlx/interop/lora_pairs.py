@@ -73,7 +73,7 @@ def low_rank(profile: Profile, rank: int | None) -> LowRank:
         count = len(other) - len(left_out)
         sentences.append(f"{count} matrices are approximated at rank {rank}: {100 * error:.1f} % relative error in all")
     if left_out:
-        sentences.append(f"{len(left_out)} vectors or changed rows have no place in an adapter ({left_out[0]}, ..)")
+        sentences.append(f"{len(left_out)} vectors or changed rows cannot be stored in an adapter ({left_out[0]}, ..)")
     return LowRank(pairs, tuple(sentences), error)
 
 

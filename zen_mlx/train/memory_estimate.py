@@ -153,8 +153,8 @@ def cheaper_options(options: TrainOptions) -> Iterator[tuple[str, TrainOptions]]
 def smallest_advice(shape: ModelShape) -> str:
     """What to do when no setting helps."""
     if shape.dense or shape.parameter_bytes > shape.target_bytes // 3:
-        return "no setting of this base; one with 4-bit weights takes less: zen models quantize NAME --bits 4"
-    return "no setting of this base; a smaller one"
+        return "none with this base; 4-bit weights take less: zen models quantize NAME --bits 4"
+    return "none with this base; use a smaller one"
 
 
 def _fits(

@@ -13,7 +13,7 @@ class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and saved its state; `step` of `steps` were done."""
 
     def __init__(self, step: int, steps: int) -> None:
-        super().__init__(f"stopped after step {step} of {steps}; --resume goes on from there")
+        super().__init__(f"stopped after step {step} of {steps}; --resume continues from there")
         self.step = step
         self.steps = steps
 

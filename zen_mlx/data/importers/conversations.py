@@ -86,7 +86,7 @@ def _conversation(part: list[tuple[Message, bool]], name: str, tally: Tally) -> 
         tally.skip("said before anyone else spoke", turns.pop(0).source)
     if not turns:
         if not any(mine for _, mine in part):
-            tally.skip("a conversation you said nothing in", part[0][0].source)
+            tally.skip("a conversation in which you said nothing", part[0][0].source)
         return
     for piece in _pieces(turns, tally.options.row_chars):
         messages = tuple((turn.role, turn.text) for turn in piece)

@@ -22,7 +22,7 @@ ROW_SUFFIXES = (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (".csv", ".tsv")
 DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 SUFFIXES = (*ROW_SUFFIXES, ".json", *TABLE_SUFFIXES, *TEXT_SUFFIXES, ".mbox", ".zip", *DATABASE_SUFFIXES)
-_NOT_DATA = "a file of no known format"
+_NOT_DATA = "a file of unknown format"
 
 Reader = Callable[[Entry, Tally], Iterator[tuple[str, Example]]]
 

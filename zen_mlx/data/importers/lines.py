@@ -61,7 +61,7 @@ def read_jsonl(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
         raise DataError("the file has no rows", path=entry.label)
 
 
-def row_of(row: Any, source: str, tally: Tally) -> Iterator[tuple[str, Example]]:
+def row_of(row: object, source: str, tally: Tally) -> Iterator[tuple[str, Example]]:
     """The row as an example, or nothing when it is refused and that is counted."""
     try:
         yield parse_kind(row, source, tally.options.columns)

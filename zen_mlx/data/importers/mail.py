@@ -109,7 +109,7 @@ def _mails(entry: Entry, tally: Tally) -> Iterator[_Mail]:
             elif not mail.sender:
                 tally.skip("a mail without sender", source)
             elif not mail.text:
-                tally.skip("a mail without words of its own", source)
+                tally.skip("a mail with no text of its own", source)
             else:
                 yield mail
     finally:

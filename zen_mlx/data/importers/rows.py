@@ -13,7 +13,7 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from ...errors import DataError
 from ...fsio import Json
@@ -39,12 +39,12 @@ _EXTRA_FIELDS = ("tool_calls", "tool_call_id", "name", "weight")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
 
 
-def parse_row(row: Any, source: str, columns: Mapping[str, str] | None = None) -> Example:
+def parse_row(row: object, source: str, columns: Mapping[str, str] | None = None) -> Example:
     """One row as an `Example`; raises `DataError` naming `source` and the field, never the content."""
     return parse_kind(row, source, columns)[1]
 
 
-def parse_kind(row: Any, source: str, columns: Mapping[str, str] | None = None) -> tuple[str, Example]:
+def parse_kind(row: object, source: str, columns: Mapping[str, str] | None = None) -> tuple[str, Example]:
     """(the name of the row's format, the row as an `Example`)."""
     if isinstance(row, str):
         return "text", _text(row, source)
@@ -58,7 +58,7 @@ def parse_kind(row: Any, source: str, columns: Mapping[str, str] | None = None) 
         raise DataError("too deeply nested", path=source) from None
 
 
-def _parse(row: dict[Any, Any], source: str) -> tuple[str, Example]:
+def _parse(row: Json, source: str) -> tuple[str, Example]:
     if "messages" in row:
         messages, extras = _messages(row["messages"], source)
         return "messages", Example(source, messages, tools=_tools(row, source), extras=extras)
@@ -81,12 +81,12 @@ def _parse(row: dict[Any, Any], source: str) -> tuple[str, Example]:
     )
 
 
-def is_text(value: Any) -> TypeGuard[str]:
+def is_text(value: object) -> TypeGuard[str]:
     """True for a string that can be written as UTF-8: JSON can spell half of a surrogate pair."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def field_names(row: Mapping[Any, Any]) -> str:
+def field_names(row: Mapping[str, object]) -> str:
     """The keys of a row where they look like field names; a key may be content too."""
     keys = sorted(key if isinstance(key, str) and _FIELD.fullmatch(key) else "..." for key in row)
     return ", ".join(dict.fromkeys(keys[:12])) or "an empty object"
@@ -99,27 +99,27 @@ def json_fault(error: Exception) -> str:
     return "too deeply nested" if isinstance(error, RecursionError) else "a number too long to read"
 
 
-def _text(value: Any, source: str) -> Example:
+def _text(value: object, source: str) -> Example:
     if not is_text(value) or not value.strip():
         raise DataError("text must be a non-empty string of valid Unicode", path=source, field="text")
     return Example(source, text=value)
 
 
-def _filled(row: Mapping[Any, Any], key: str, source: str) -> str:
+def _filled(row: Mapping[str, object], key: str, source: str) -> str:
     value = row[key]
     if not is_text(value) or not value.strip():
         raise DataError(f"{key} must be a non-empty string of valid Unicode", path=source, field=key)
     return value
 
 
-def _system(row: Mapping[Any, Any], source: str) -> list[tuple[str, str]]:
+def _system(row: Mapping[str, object], source: str) -> list[tuple[str, str]]:
     value = row.get("system")
     if value is None or value == "":
         return []
     return [("system", _filled(row, "system", source))]
 
 
-def _messages(value: Any, source: str) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[int, str], ...]]:
+def _messages(value: object, source: str) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[int, str], ...]]:
     if isinstance(value, str) and value.lstrip().startswith("["):  # as a table keeps them
         try:
             value = json.loads(value)
@@ -156,7 +156,7 @@ def _messages(value: Any, source: str) -> tuple[tuple[tuple[str, str], ...], tup
     return tuple(turns), tuple(extras)
 
 
-def _content(value: Any, source: str, field: str, empty: bool) -> Any:
+def _content(value: object, source: str, field: str, empty: bool) -> object:
     """The text of a content: a string, or a list of parts of type text."""
     if value is None and empty:
         return ""
@@ -168,7 +168,7 @@ def _content(value: Any, source: str, field: str, empty: bool) -> Any:
     return value
 
 
-def _extra(message: dict[Any, Any], role: str, source: str, field: str) -> Json:
+def _extra(message: Json, role: str, source: str, field: str) -> Json:
     extra = {key: message[key] for key in _EXTRA_FIELDS if message.get(key) not in (None, [])}
     legacy = message.get("function_call")
     if isinstance(legacy, dict):
@@ -202,7 +202,7 @@ def _call(call: Json) -> Json:
     return {**call, "function": function}
 
 
-def _tools(row: dict[Any, Any], source: str) -> str | None:
+def _tools(row: Json, source: str) -> str | None:
     tools = row.get("tools") or None
     if isinstance(tools, str):  # mlx-lm's and hub data sets keep them as a string of JSON
         try:
@@ -218,14 +218,14 @@ def _tools(row: dict[Any, Any], source: str) -> str | None:
     return _canonical(tools, source, "tools")
 
 
-def _canonical(value: Any, source: str, field: str) -> str:
+def _canonical(value: object, source: str, field: str) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     if not is_text(text):
         raise DataError("not valid Unicode", path=source, field=field)
     return text
 
 
-def _sharegpt(row: dict[Any, Any], key: str, source: str) -> Example:
+def _sharegpt(row: Json, key: str, source: str) -> Example:
     value = row[key]
     if not isinstance(value, list) or not value:
         raise DataError("conversations must be a non-empty list", path=source, field=key, found=type(value).__name__)
@@ -268,7 +268,7 @@ def _spoken_call(content: str, source: str, field: str) -> str:
     return _canonical({"tool_calls": [_call({"type": "function", "function": function})]}, source, field)
 
 
-def _alpaca(row: dict[Any, Any], source: str) -> Example:
+def _alpaca(row: Json, source: str) -> Example:
     turns = _system(row, source)
     history = row.get("history") or []
     for pair in history if isinstance(history, list) else [None]:

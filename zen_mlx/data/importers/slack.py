@@ -94,7 +94,7 @@ def _messages(entry: Entry, users: dict[str, tuple[str, ...]], tally: Tally) -> 
             continue
         user = item.get("user")
         if item.get("subtype") not in _SPOKEN or item.get("type", "message") != "message" or item.get("bot_id"):
-            tally.skip("a line of the app itself or of a bot", source)
+            tally.skip("a system message of the app or of a bot", source)
             continue
         if not isinstance(user, str) or not is_text(item.get("text")):
             tally.refuse(DataError("a message has no sender, or its text is not text", path=source))

@@ -68,7 +68,7 @@ def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) ->
         identity = item.get("id")
         source = f"{name} message {identity if isinstance(identity, int) else number}"
         if item.get("type") != "message":
-            tally.skip("a line of the app itself", source)
+            tally.skip("a system message of the app", source)
             continue
         sender = item.get("from") or item.get("from_id")
         text = _text(item.get("text"))
@@ -87,7 +87,7 @@ def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) ->
         yield Message(sender, text, _time(item), source, mine, names)
 
 
-def _text(value: Any) -> Any:
+def _text(value: object) -> object:
     """The text of a message: a string, or a list of strings and of objects with a `text`."""
     if isinstance(value, list):
         parts: list[Any] = [part.get("text") if isinstance(part, dict) else part for part in value]

@@ -134,7 +134,7 @@ def _messages(entry: Entry, order: str, tally: Tally) -> Iterator[Message]:
         waiting = None
         said = _SENDER.match(match["rest"])
         if said is None:
-            tally.skip("a line of the app itself", source)
+            tally.skip("a system message of the app", source)
             continue
         at = _time(match, order)
         if at is None:
@@ -149,7 +149,7 @@ def _finish(waiting: tuple[str, float | None, str, list[str]], tally: Tally) -> 
     sender, at, source, lines = waiting
     text = "\n".join(lines).strip()
     if text.startswith("\u200e") or _PLACEHOLDER.fullmatch(text):  # the app's own words: media, polls, joined
-        tally.skip("media or a line of the app itself", source)
+        tally.skip("media or a system message of the app", source)
         return
     if text.rstrip(".").lower() in _GONE:
         tally.skip("a deleted message or a call", source)
@@ -161,7 +161,7 @@ def _finish(waiting: tuple[str, float | None, str, list[str]], tally: Tally) -> 
         text = _EDITED.sub("", text)
     text = text.replace("\u200e", "").strip()
     if not text:
-        tally.skip("media or a line of the app itself", source)
+        tally.skip("media or a system message of the app", source)
         return
     yield Message(sender, text, at, source)
 

@@ -113,7 +113,7 @@ def test_a_pause_ends_a_conversation_and_groups_name_their_speakers(tmp_path: Pa
         [("u", "Anna: who brings food?\nand wine\nBob: me"), ("a", "food\nno wine")],
         [("u", "here"), ("a", "coming")],
     ]
-    assert set(report.skipped) == {"said before anyone else spoke", "a conversation you said nothing in"}
+    assert set(report.skipped) == {"said before anyone else spoke", "a conversation in which you said nothing"}
     assert report.conversations == 2
 
 

@@ -285,7 +285,7 @@ def test_a_folder_and_an_archive_of_all_kinds(tmp_path: Path, packed: bool) -> N
     examples, report = import_examples(root)
     assert [each.text for each in examples] == ["# a note", "b", "row"]
     assert examples[0].source == f"{root}/notes/a.md"
-    assert report.skipped["a file of no known format"].count == 3
+    assert report.skipped["a file of unknown format"].count == 3
     assert sum(each.count for each in report.refused.values()) == 3
     assert {place for each in report.refused.values() for place in each.places} == {
         f"{root}/bad.txt",
