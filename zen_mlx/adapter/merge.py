@@ -26,7 +26,7 @@ def _delta(base: mx.array, tensor: ResidentTensor) -> mx.array:
 
 
 def _energy(array: mx.array) -> float:
-    return float((array * array).sum().item())  # type: ignore[arg-type]
+    return float((array * array).sum().item())  # type: ignore[arg-type]  # real
 
 
 def merge(base: mx.array, tensor: ResidentTensor) -> mx.array:

@@ -90,7 +90,7 @@ def _loss(model: nn.Module, profile: Profile) -> float:
         delta = decode_all(tensor.parts, tensor.shape)
         exact = _sum(array, delta)
         error = exact.astype(array.dtype).astype(mx.float32) - exact
-        lost += float((error * error).sum().item())  # type: ignore[arg-type]
+        lost += float((error * error).sum().item())  # type: ignore[arg-type]  # real
         total += float(np.square(delta, dtype=np.float64).sum())
     return sqrt(lost / total) if total else 0.0
 
@@ -146,7 +146,7 @@ def _other_name(folder: Path) -> str | None:
     """The first parameter that mlx-lm makes of something else than the array of that name, or the experts, in the files."""
     raw: dict[str, mx.array] = {}
     for file in weight_files(folder):
-        raw.update(mx.load(str(file)))  # type: ignore[arg-type]
+        raw.update(mx.load(str(file)))  # type: ignore[arg-type]  # safetensors: a dict
     for name, _, _, array in _release(build(folder)):
         stored = raw.pop(name, None)
         if stored is None:

@@ -72,15 +72,15 @@ def _tensors(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> I
         _check_shapes(pieces, entries, parameter)
         whole = len(pieces) == 1 and pieces[0].expert is None and pieces[0].start is None
         if all(isinstance(entry, Lora) for entry in entries):
-            yield name, _low_rank(pieces, entries, parameter.shape)  # type: ignore[arg-type]
+            yield name, _low_rank(pieces, entries, parameter.shape)  # type: ignore[arg-type]  # checked
         elif all(isinstance(entry, Whole) for entry in entries):
-            yield name, _changed(name, pieces, entries, parameter, base_of, whole)  # type: ignore[arg-type]
+            yield name, _changed(name, pieces, entries, parameter, base_of, whole)  # type: ignore[arg-type]  # checked
         elif whole and isinstance(entries[0], DeltaTensor):
             yield name, entries[0]
         elif all(isinstance(entry, DeltaTensor) and isinstance(entry.parts[0], SignPart) for entry in entries):
             join = stack_signs if pieces[0].expert is not None else join_signs
             keyed = [(one.expert or one.start or 0, entry) for one, entry in zip(pieces, entries, strict=True)]
-            yield name, join(keyed, parameter.shape)  # type: ignore[arg-type]
+            yield name, join(keyed, parameter.shape)  # type: ignore[arg-type]  # checked
         else:
             raise TargetError("one parameter's deltas differ in kind", field=name, expected="one kind", found="several")
 

@@ -151,7 +151,7 @@ def is_zero(entry: Entry) -> bool:
         return entry.scale == 0 or not entry.up.any() or not entry.down.any()
     if isinstance(entry, DeltaTensor):
         part = entry.parts[0]
-        return not (part.scales[0].any() if isinstance(part, SignPart) else part.values.any())  # type: ignore[union-attr]
+        return not (part.scales[0].any() if isinstance(part, SignPart) else part.values.any())  # type: ignore[union-attr]  # read as signs or dense
     return False
 
 
@@ -168,14 +168,14 @@ def take_rows(entry: Entry, start: int, stop: int) -> Entry:
             scales = scales[..., start:stop]
         cut = SignPart(part.scale, part.block, part.bits[..., start:stop, :], (scales,))
         return DeltaTensor((*entry.shape[:-2], stop - start, entry.shape[-1]), (cut,))
-    return DeltaTensor((stop - start, *entry.shape[1:]), (DensePart(part.values[start:stop]),))  # type: ignore[union-attr]
+    return DeltaTensor((stop - start, *entry.shape[1:]), (DensePart(part.values[start:stop]),))  # type: ignore[union-attr]  # read as signs or dense
 
 
 def join_signs(pieces: Sequence[tuple[int, DeltaTensor]], shape: tuple[int, ...]) -> DeltaTensor:
     """Sign planes of some rows each -> of all: one plane of row scales, or one a piece where inputs have scales too."""
     parts = [(start, tensor.parts[0], tensor.shape[-2]) for start, tensor in pieces]
     out: list[SignPart] = []
-    bits = np.zeros((shape[0], parts[0][1].bits.shape[-1]), "<u4")  # type: ignore[union-attr]
+    bits = np.zeros((shape[0], parts[0][1].bits.shape[-1]), "<u4")  # type: ignore[union-attr]  # read as signs or dense
     row = np.zeros(shape[0], "<f4")
     for start, part, count in parts:
         assert isinstance(part, SignPart)

@@ -32,7 +32,7 @@ def _unflatten(shape: _Shape, arrays: Sequence[mx.array]) -> _Operands:
     planes, present, has_base, has_slots = shape
     rest = iter(arrays)
     x = next(rest)
-    signs = [SignOperand(*(next(rest) if given else None for given in present)) for _ in range(planes)]  # type: ignore[arg-type]
+    signs = [SignOperand(*(next(rest) if given else None for given in present)) for _ in range(planes)]  # type: ignore[arg-type]  # `packed` is given
     y_bases = [next(rest) if has_base else None for _ in range(planes)]
     return x, signs, y_bases, next(rest) if has_slots else None
 

@@ -120,19 +120,19 @@ _tile: Any = intrinsic(_tile_typed)
 
 # Past the last row the last one is computed again, and not stored.
 @njit(inline="always")
-def _two(at, stride, n, last):  # type: ignore[no-untyped-def]
+def _two(at, stride, n, last):  # type: ignore[no-untyped-def]  # for numba
     return at + stride * n, at + stride * min(n + 1, last)
 
 
 @njit(inline="always")
-def _four(at, stride, n, last):  # type: ignore[no-untyped-def]
+def _four(at, stride, n, last):  # type: ignore[no-untyped-def]  # for numba
     return (*_two(at, stride, n, last), *_two(at, stride, min(n + 2, last), last))
 
 
 _wide = _four if _AVX512 else _two
 
 
-def _select(packed, row, block, block_words, xs, slots, order, out, start, stop):  # type: ignore[no-untyped-def]
+def _select(packed, row, block, block_words, xs, slots, order, out, start, stop):  # type: ignore[no-untyped-def]  # for numba
     """The module's equation for the rows m in `order` and start <= n < stop.
 
     packed u32 [S,N,W], row f32 [S,N], block f32 [S,N,blocks], the last axes of packed and block without gaps;

@@ -109,7 +109,7 @@ def importance(model: nn.Module, rows: list[TokenRow]) -> dict[str, float]:
             squares.clear()
             mx.eval(gradient(*batch_arrays(batch)), squares)
             for name, value in squares.items():
-                found[name] = found.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]
+                found[name] = found.get(name, 0.0) + float(value.item())  # type: ignore[arg-type]  # real
     return {name: found.get(name, 0.0) / tokens for name in layers}
 
 
@@ -134,7 +134,7 @@ class _Probed(TrainableLayer):
 
     def __call__(self, x: mx.array, *args: mx.array, **kwargs: bool) -> mx.array:
         y: mx.array = self._base[0](x, *args, **kwargs)
-        tapped: mx.array = self._tap(y + self.probe.astype(y.dtype))  # type: ignore[assignment]
+        tapped: mx.array = self._tap(y + self.probe.astype(y.dtype))  # type: ignore[assignment]  # MLX says object
         return tapped
 
 

@@ -147,7 +147,7 @@ class _Bounded(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # only these two come
         piece = self._handle.read(len(buffer))
         self._left -= len(piece)
         self._budget.left -= len(piece)

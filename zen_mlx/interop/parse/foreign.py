@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,15 +77,15 @@ def parameter_name(module: str) -> str:
     return module if module.endswith((".weight", ".bias")) else f"{module}.weight"
 
 
-def check_name(name: object, taken: object, fail: Fail, limit: int = MAX_TENSORS) -> str:
+def check_name(name: object, taken: Collection[str], fail: Fail, limit: int = MAX_TENSORS) -> str:
     """A parameter's name: text, 1 to 1024 bytes, not taken; and there are not too many of them."""
     if not isinstance(name, str):
         fail("a name is not text", field="name", expected="a string", found=type(name).__name__)
     if not 0 < len(name.encode("utf-8", "replace")) <= MAX_NAME_BYTES:
         fail("bad name length", field="name", expected=f"1 to {MAX_NAME_BYTES} bytes", found=show(name))
-    if name in taken:  # type: ignore[operator]
+    if name in taken:
         fail("a name occurs twice", field="name", expected="unique names", found=show(name))
-    if len(taken) >= limit:  # type: ignore[arg-type]
+    if len(taken) >= limit:
         fail("too many tensors", field="tensors", expected=f"<= {limit}", found=f"> {limit}")
     return name
 
