@@ -45,9 +45,8 @@ from zen_mlx.data.batches import batch_rows
 from zen_mlx.data.examples import load_files
 from zen_mlx.data.tokens import TokenRow, crop, tokenize
 from zen_mlx.eval.report import evaluate
-from zen_mlx.format.spec import DeltaTensor, Profile
+from zen_mlx.format.spec import DeltaTensor, Profile, now, profile_info
 from zen_mlx.manager import ZenPersonalizationManager
-from zen_mlx.recipes.common import now, profile_info
 from zen_mlx.train.trainable import QuantizationRamp, TrainableLayer, trainable_layers
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

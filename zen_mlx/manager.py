@@ -14,7 +14,7 @@ from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
 from .config import BitDeltaConfig, CompressOptions, TrainOptions
 from .data.examples import Example, ImportOptions, import_examples
-from .errors import ConfigError, ModelNotFoundError
+from .errors import ModelNotFoundError
 from .events import OnEvent, Progress
 from .format.read import read, read_header
 from .format.spec import Profile
@@ -24,9 +24,9 @@ from .interop.parse.detect import is_foreign
 from .paths import digest_cache_path, zen_home
 from .profiles.cache import ResidentProfiles
 from .profiles.download import download_profile
-from .profiles.merge import merge_exact, requantize
+from .profiles.merge import merge_profiles
 from .profiles.store import ProfileStore
-from .recipes.common import CreateReport, now
+from .recipes.common import CreateReport
 from .recipes.compress import compress_profile
 from .recipes.train import split, train_profile
 from .train.memory_estimate import FittedOptions, fit_run
@@ -274,25 +274,9 @@ class ZenPersonalizationManager:
 
         `exact`: parts side by side, f32 scales. Else one row x col sign plane, with `metrics["merge_error"]`.
         """
-        if not names:
-            raise ConfigError("there is nothing to merge", field="names", expected="at least one profile")
         if name is not None:
             self.store.check_free(name, replace)
-        shares = list(weights) if weights is not None else [1 / len(names)] * len(names)
-        profiles = [self.store.load(each) for each in names]
-        info = {
-            "name": name or "+".join(names),
-            "created": now(),
-            "tool": profiles[0].info.get("tool", ""),
-            "method": "merge",
-            "license": "not stated",
-            "merged_from": list(names),
-            "merged_weights": shares,
-        }
-        merged = merge_exact(profiles, shares, info)
-        if not exact:
-            merged, error = requantize(merged)
-            merged.metrics["merge_error"] = error
+        merged = merge_profiles(self.store, names, weights, name, exact)
         if name is not None:
             self.store.save(name, merged, replace)
         return merged

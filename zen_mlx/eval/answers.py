@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Sampling
 from ..data.example import Example
-from ..engine.decoding import Decoding, render
+from ..engine import greedy
+from ..engine.decoding import render
+from ..engine.greedy import prompt_of
 from ..errors import ConfigError, DataError
 from ..events import Count
 from ..fsio import Json
@@ -40,11 +41,8 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
     """
     prompts = []
     for example in examples:
-        messages = example.chat_messages()
-        while messages and messages[-1]["role"] != "assistant":
-            messages.pop()
-        if len(messages) > 1:
-            prompts.append(messages[:-1])
+        if messages := prompt_of(example):
+            prompts.append(messages)
     if not prompts and count is not None:
         raise DataError("answers need conversations: a prompt and a turn that answers it", field="answers")
     count = ANSWERS if count is None else count
@@ -53,14 +51,9 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
 
 
 def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count | None = None) -> list[str]:
-    """The likeliest token again and again, to the end of the turn or `ANSWER_TOKENS`."""
-    answers = []
-    for done, prompt in enumerate(prompts, start=1):
-        decoding = Decoding(model, tokenizer, render(tokenizer, prompt), Sampling(ANSWER_TOKENS, 0.0, 1.0, 0))
-        answers.append("".join(decoding).strip())
-        if progress is not None:
-            progress(done, len(prompts))
-    return answers
+    """`engine.greedy.greedy_answers` of at most `ANSWER_TOKENS` tokens."""
+    ids = [render(tokenizer, prompt) for prompt in prompts]
+    return [text.strip() for text, _ in greedy.greedy_answers(model, tokenizer, ids, ANSWER_TOKENS, progress)]
 
 
 def score(answers: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn, Protocol
 
@@ -122,6 +123,19 @@ class Header(Facts):
     """A profile without its payload: facts, and where each tensor lies."""
 
     tensors: dict[str, TensorInfo]
+
+
+def now() -> str:
+    """The time now as the format writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def profile_info(name: str, created: str, method: str) -> Json:
+    """The `profile` object of a header, made by this program."""
+    from importlib.metadata import version
+
+    tool = f"zen-mlx {version('zen-mlx')}"
+    return {"name": name, "created": created, "tool": tool, "method": method, "license": "not stated"}
 
 
 def canonical(value: object) -> str:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -28,7 +27,7 @@ from ..encode.closed_form import has_few_rows, row_peaks
 from ..encode.lazy_weights import Reader, lazy_reader
 from ..errors import InputError, TargetError
 from ..events import Progress
-from ..format.spec import DeltaTensor, Profile
+from ..format.spec import DeltaTensor, Profile, now, profile_info
 from .name_mapping import (
     MappedTensor,
     Parameter,
@@ -196,14 +195,11 @@ def _exact(values: np.ndarray) -> DensePart:
     return DensePart(values.astype("<f2") if _fits(values) else values)
 
 
-def foreign_info(foreign: Foreign, name: str) -> dict[str, str]:
-    """What a profile's header says of where it came from."""
-    facts = {
-        "origin": foreign.origin,
-        **({"adapter_dtype": foreign.facts["dtype"]} if "dtype" in foreign.facts else {}),
-    }
+def foreign_info(foreign: Foreign, name: str) -> dict[str, Any]:
+    """The `profile` object of a header, with where the profile came from."""
     method = "lora" if any(isinstance(entry, Lora) for entry in foreign.tensors.values()) else "import"
-    return {"name": name, "method": method, "license": "not stated", **facts}
+    dtype = {"adapter_dtype": foreign.facts["dtype"]} if "dtype" in foreign.facts else {}
+    return {**profile_info(name, now(), method), "origin": foreign.origin, **dtype}
 
 
 def default_name(foreign: Foreign) -> str:
@@ -231,13 +227,8 @@ def foreign_profile(path: str | os.PathLike[str], base_name: str, on_pull: Progr
     del model  # or every tensor that is read would stay
     tensors = import_tensors(foreign, base, base_of)
     mx.clear_cache()
-    info = foreign_info(foreign, default_name(foreign))
-    info |= {
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "tool": f"zen-mlx {installed_version('zen-mlx')}",
-    }
     return Profile(
-        info=dict(info),
+        info=foreign_info(foreign, default_name(foreign)),
         base={"model": header["model"], "architecture": header["architecture"], "verified": False},
         metrics={},
         target_count=counts[0],

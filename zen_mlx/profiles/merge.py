@@ -11,8 +11,30 @@ from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.pack import flip_codes
 from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart, decode_all, encode_rows, encode_sign
 from ..errors import BaseMismatchError, ConfigError
-from ..format.spec import DeltaTensor, Profile
+from ..format.spec import DeltaTensor, Profile, now, profile_info
 from ..fsio import Json
+from .store import ProfileStore
+
+
+def merge_profiles(
+    store: ProfileStore, names: Sequence[str], weights: Sequence[float] | None, name: str | None, exact: bool
+) -> Profile:
+    """sum_i weights[i] * the profile names[i] (None: equal weights that sum to 1), to be called `name`.
+
+    Not `exact`: one row x col sign plane, with `metrics["merge_error"]`. Raises `ConfigError` without names, and as
+    `merge_exact`.
+    """
+    if not names:
+        raise ConfigError("there is nothing to merge", field="names", expected="at least one profile")
+    shares = list(weights) if weights is not None else [1 / len(names)] * len(names)
+    profiles = [store.load(each) for each in names]
+    info = profile_info(name or "+".join(names), now(), "merge")
+    info |= {"tool": profiles[0].info.get("tool", ""), "merged_from": list(names), "merged_weights": shares}
+    merged = merge_exact(profiles, shares, info)
+    if not exact:
+        merged, error = requantize(merged)
+        merged.metrics["merge_error"] = error
+    return merged
 
 
 def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Json) -> Profile:

@@ -26,10 +26,9 @@ from ..encode.rate_allocation import Choice, Spectrum, allocate, encode_choice, 
 from ..errors import ConfigError, InputError
 from ..events import Noted, OnEvent, Progress, Stage
 from ..format.layout import layout_of, row_count
-from ..format.spec import DeltaTensor, Profile
+from ..format.spec import DeltaTensor, Profile, now, profile_info
 from ..format.write import file_bytes
 from ..train.calibration import CalibrationStats, importance
-from .common import now, profile_info
 from .finetune import FineTune, open_finetune
 
 METRICS_BYTES = 1024

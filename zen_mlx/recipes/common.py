@@ -7,8 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +88,6 @@ def mean_of(model: Any, rows: list[TokenRow], name: str, on_event: OnEvent) -> L
     return mean_loss(model, rows, stage(on_event, name))
 
 
-def now() -> str:
-    """The time now as the format writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def retention(base: float, profile: float, reference: float) -> float | None:
     """100 * (base - profile) / (base - reference): percent of the reference's gain that the profile keeps."""
     return 100 * (base - profile) / (base - reference) if base != reference else None
@@ -114,12 +107,6 @@ def quality_metrics(base: Loss | None, profile: Loss, reference: Loss | None) ->
     if base is not None and reference is not None:
         found["retention"] = retention(base.nats, profile.nats, reference.nats)
     return found
-
-
-def profile_info(name: str, created: str, method: str) -> dict[str, Any]:
-    """The `profile` object of a header."""
-    tool = f"zen-mlx {installed_version('zen-mlx')}"
-    return {"name": name, "created": created, "tool": tool, "method": method, "license": "not stated"}
 
 
 def measure_and_save(

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import fsio
-from ..config import Sampling
 from ..data.example import Example
 from ..data.importers.scrub import scrub_example
-from ..engine.decoding import Decoding, context_length, has_template, render
+from ..engine.decoding import has_template, render
+from ..engine.greedy import greedy_answers, prompt_of
 from ..events import Count
 
 PROMPTS = 3
@@ -44,11 +44,15 @@ class BeforeAfter:
 
     def before(self, model: Any, progress: Count) -> None:
         """Ask `model`, the base alone."""
-        self._before = answers(model, self._tokenizer, self._prompts, progress)
+        self._before = self._answers(model, progress)
 
     def after(self, model: Any, progress: Count) -> None:
         """Ask `model`, the profile on it."""
-        self._after = answers(model, self._tokenizer, self._prompts, progress)
+        self._after = self._answers(model, progress)
+
+    def _answers(self, model: Any, progress: Count) -> list[str]:
+        ids = [prompt.ids for prompt in self._prompts]
+        return [text + " ..." * cut for text, cut in greedy_answers(model, self._tokenizer, ids, TOKENS, progress)]
 
     def write(self, path: Path, name: str, metrics: Mapping[str, Any]) -> Path | None:
         """Publish the report of profile `name` at `path`, 0600; None where there is nothing to report."""
@@ -69,19 +73,6 @@ def choose_prompts(examples: Sequence[Example], tokenizer: Any) -> list[Prompt]:
         if prompt is not None and 0 < len(prompt.ids) <= PROMPT_TOKENS:
             found.append(prompt)
     return found
-
-
-def answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count) -> list[str]:
-    """What `model`, as it is, says to each prompt: greedy, at most TOKENS tokens."""
-    out = []
-    for index, prompt in enumerate(prompts):
-        progress(index, len(prompts))
-        room = min(TOKENS, context_length(model) - len(prompt.ids))
-        decoding = Decoding(model, tokenizer, prompt.ids, Sampling(max(1, room), 0.0, seed=0))
-        text = "".join(decoding)
-        out.append(text + (" ..." if decoding.finish_reason == "length" else ""))
-    progress(len(prompts), len(prompts))
-    return out
 
 
 def _report(name: str, metrics: Mapping[str, Any], answered: Iterable[tuple[Prompt, str, str]]) -> list[str]:
@@ -106,12 +97,10 @@ def _prompt(example: Example, tokenizer: Any) -> Prompt | None:
     if example.text is not None:
         ids = tokenizer.encode(example.text[:_TEXT_CHARS], add_special_tokens=False)
         return Prompt(tuple(int(token) for token in ids), example.text[:_TEXT_CHARS])
-    messages = example.chat_messages()
-    while messages and messages[-1]["role"] != "assistant":
-        messages.pop()
-    if len(messages) < 2 or not has_template(tokenizer) or example.tools or messages[-2]["role"] != "user":
+    messages = prompt_of(example)
+    if not messages or not has_template(tokenizer) or example.tools or messages[-1]["role"] != "user":
         return None
-    return Prompt(tuple(render(tokenizer, messages[:-1])), str(messages[-2]["content"]))
+    return Prompt(tuple(render(tokenizer, messages)), str(messages[-1]["content"]))
 
 
 def _quoted(text: str) -> list[str]:

@@ -19,7 +19,7 @@ from ..data.loss import Loss
 from ..data.tokens import TokenRow, crop, tokenize
 from ..errors import DataError, TrainingError
 from ..events import Event, Noted, OnEvent, Prepared, ignore
-from ..format.spec import DeltaTensor, Profile
+from ..format.spec import DeltaTensor, Profile, now, profile_info
 from ..paths import log_path, plot_path, run_dir
 from ..profiles.store import ProfileStore
 from ..train import checkpoint
@@ -29,7 +29,7 @@ from ..train.log import LOG, RunLog, read
 from ..train.methods import SignMethod, with_method
 from ..train.plot import plot_run
 from ..train.trainer import TrainResult, check_run, method_of, train
-from .common import CreateReport, claimed, mean_of, measure_and_save, now, profile_info
+from .common import CreateReport, claimed, mean_of, measure_and_save
 from .samples import BeforeAfter
 
 REFINING = "distill"
