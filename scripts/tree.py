@@ -34,6 +34,7 @@ OTHERS = {
     "tests/attacks/": "hostile files: one test per rejection, and random damage",
     "tests/e2e/": "whole commands, whole models, the wheel",
     "tests/emulators/": "Metal and CUDA kernels on a CPU, lane by lane",
+    "tests/face/": "records the public face: commands, documents, files, errors, variables, Python names",
     "tests/fault/": "kills, full disks, broken connections",
     "tests/golden/": "committed files that must always read the same",
     "tests/parity/": "every kernel and layer against the equation in float64, and mutants that must fail",

@@ -131,7 +131,7 @@ def test_options_of_the_roads(tiny_model: Path) -> None:
     model = load_model(tiny_model)
     with pytest.raises(ConfigError, match="sign or factor"):
         TrainOptions(method="lora")
-    with pytest.raises(ConfigError, match=r"0\.02 to 4"):
+    with pytest.raises(ConfigError, match=r"at least 0\.02 and at most 4"):
         TrainOptions(method="factor", bits_per_weight=5)
     with pytest.raises(ConfigError, match="more bits") as caught:
         method_of(TrainOptions(bits_per_weight=0.5), model)
