@@ -102,7 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--only", nargs=4, metavar=("ROAD", "CHECKPOINT", "ROWS", "LENGTH"))
+    parser.add_argument("--only", nargs=4, metavar=("METHOD", "CHECKPOINT", "ROWS", "LENGTH"))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.only:

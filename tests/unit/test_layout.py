@@ -22,7 +22,7 @@ def package(root: Path, **files: str) -> Path:
 
 
 def found(root: Path, **files: str) -> list[str]:
-    return list(layout.problems(package(root, **files), {"twin": "a reason"}, {"long": "a reason"}))
+    return list(layout.problems(package(root, **files), {"twin": "a reason"}, {"p.long": "a reason"}))
 
 
 TWINS = {"a__twin": "", "b__twin": ""}
@@ -52,7 +52,8 @@ def test_a_circle(tmp_path: Path, back: str) -> None:
 
 
 def test_a_long_module_a_second_name_and_a_listed_one_that_stands_once(tmp_path: Path) -> None:
-    assert found(tmp_path, a__twin="\n" * 301, a__x="", b__c__x="") == [
+    assert found(tmp_path, a__long="\n" * 301, a__twin="\n" * 301, a__x="", b__c__x="") == [
+        "p.a.long: 301 lines, more than 300",
         "p.a.twin: 301 lines, more than 300",
         "one module name in several packages: p.a.x, p.b.c.x",
         "twin: listed in SHARED, but no two packages have it",
