@@ -19,22 +19,26 @@ def load() -> dict[str, Any]:
     return recorded
 
 
+def read_off() -> dict[str, Any]:
+    """The part of today's face that needs no command to run."""
+    from . import names
+    from .commands import commands
+
+    known = load()["python"] if FACE.exists() else {}
+    return {"commands": commands(), "variables": names.variables(), "python": names.public(known)}
+
+
 def record(tiny: Path, scratch: Path) -> dict[str, Any]:
     """Today's face. `tiny`: the folder of a small base; `scratch`: an empty folder to run the commands in."""
     from . import documents, names
-    from .commands import commands
 
     ran = documents.run_all(tiny, scratch)
-    known = load()["python"] if FACE.exists() else {}
-    return {
-        "commands": commands(),
+    return read_off() | {
         "documents": ran.documents,
         "files": ran.files,
         "chat_commands": ran.chat_commands,
         "exit_codes": ran.exit_codes,
         "errors": names.errors(ran.error_codes),
-        "variables": names.variables(),
-        "python": names.public(known),
         "keywords": ran.keywords,
     }
 

@@ -12,24 +12,16 @@ _OPTIONAL = {"null", ABSENT}
 
 def losses(recorded: Mapping[str, Any], present: Mapping[str, Any]) -> list[str]:
     """A sentence for everything of `recorded` that `present` has no longer, or has otherwise."""
-    parts: dict[str, tuple[Callable[[str, Any, Any], Iterator[str]], str]] = {
-        "commands": (_command, "command"),
-        "documents": (_types, "document"),
-        "files": (_types, "file"),
-        "errors": (_named, "error"),
-        "variables": (_values, "environment variable"),
-        "python": (_named, "Python name"),
-        "keywords": (_values, "keywords of"),
-    }
     found = []
-    for part, (differ, what) in parts.items():
-        for name, before in recorded[part].items():
+    for part, (differ, what) in _PARTS.items():
+        for name, before in recorded.get(part, {}).items():
             if name in present[part]:
                 found += differ(f"{what} {name}", before, present[part][name])
             else:
                 found.append(f"{what} {name} is gone")
-    found += [f"{name} in a chat is gone" for name in recorded["chat_commands"] if name not in present["chat_commands"]]
-    found += _values("exit codes", recorded["exit_codes"], present["exit_codes"])
+    for command in recorded.get("chat_commands", ()):
+        if command not in present["chat_commands"]:
+            found.append(f"{command} in a chat is gone")
     return found
 
 
@@ -124,3 +116,20 @@ def _values(name: str, before: Any, now: Any) -> Iterator[str]:
             yield f"{name}: {key} is gone"
         elif now[key] != value:
             yield f"{name}: {key} was {value!r} and is {now[key]!r}"
+
+
+def _same(name: str, before: Any, now: Any) -> Iterator[str]:
+    if before != now:
+        yield f"{name} was {before!r} and is {now!r}"
+
+
+_PARTS: dict[str, tuple[Callable[[str, Any, Any], Iterator[str]], str]] = {
+    "commands": (_command, "command"),
+    "documents": (_types, "document"),
+    "files": (_types, "file"),
+    "errors": (_named, "error"),
+    "exit_codes": (_same, "exit code of"),
+    "variables": (_values, "environment variable"),
+    "python": (_named, "Python name"),
+    "keywords": (_values, "keywords of"),
+}
