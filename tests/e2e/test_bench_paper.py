@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.face import lost_of
 from zen_mlx.bench import encoding as bench_encode
 from zen_mlx.bench import paper_quality, paper_rate
 from zen_mlx.bench.paper_quality import DOMAINS
@@ -49,6 +50,7 @@ def test_paper_as_json(
     out, err = capsys.readouterr()
     assert err == ""
     document = json.loads(out)
+    assert not lost_of("zen bench paper", document)
     paper = document["tables"]["paper"]
     assert set(paper) >= {"sizes", "quality", "latency", "rate", "memory", "perplexity"}
     assert {row["model"] for row in paper["sizes"]} == {"Qwen3-0.6B", "Qwen3-4B", "Qwen2.5-7B", "Qwen3-30B-A3B"}
@@ -79,6 +81,7 @@ def test_encode_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(bench_encode, "_POOL", (1 << 16) + 345)
     assert main(["bench", "encode", "--layers", "2", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
+    assert not lost_of("zen bench encode", document)
     found = document["tables"]["encode"]
     assert found["layers"] == 2
     assert found["pair_bytes"] > 4 * found["parameters"]

@@ -62,12 +62,14 @@ def _parameter(name: str, before: Any, now: Any) -> Iterator[str]:
 
 
 def _types(name: str, before: Any, now: Any) -> Iterator[str]:
-    """A reader copes with null, or with no key at all, only where it met that before."""
+    """A reader copes with null, or with no key at all, only where it met that before. Of null alone the type is open."""
     for path, types in before.items():
         if path not in now:
             yield f"{name}: key {path} is gone"
             continue
         old, new = set(types.split(" | ")), set(now[path].split(" | "))
+        if "null" in old <= _OPTIONAL:
+            new &= _OPTIONAL
         if new - old or old - new - _OPTIONAL:
             yield f"{name}: the type of {path} was {types} and is {now[path]}"
 

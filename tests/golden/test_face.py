@@ -24,11 +24,16 @@ def test_no_option_or_name_is_lost() -> None:
 
 def test_no_document_or_file_loses_a_key(tiny_model: Path, tmp_path: Path) -> None:
     recorded = face.load()
-    if not face.have_tasks():
-        for name in ("zen eval", "zen eval --tasks"):
-            del recorded["documents"][name]
+    for name in (*face.DEAR, *(() if face.have_tasks() else ("zen eval", "zen eval --tasks"))):
+        recorded["documents"].pop(name, None)
     lost = losses(recorded, face.record(tiny_model, tmp_path))
     assert not lost, "\n".join(lost)
+
+
+def test_a_document_made_elsewhere_is_compared_too() -> None:
+    lost = face.lost_of("zen bench kernels", {"date": "today"})
+    assert "document zen bench kernels: key machine.name is gone" in lost
+    assert not [sentence for sentence in lost if "date" in sentence or "(document)" in sentence]
 
 
 def test_the_same_face_has_lost_nothing() -> None:
@@ -165,6 +170,7 @@ ADDED: list[Callable[[Face], Any]] = [
     lambda of: of["commands"]["zen inspect"]["arguments"].append(FLAG | {"name": "new"}),
     lambda of: of["documents"]["zen train"].update({"metrics.new": "number"}),
     lambda of: of["documents"]["zen eval"].update({"results[].kl": "number"}),
+    lambda of: of["documents"]["zen compress"].update({"log": "string"}),
     lambda of: of["variables"].update(ZEN_NEW={"read": True}),
     lambda of: of["errors"].update(NewError={}),
     lambda of: manager(of, "merge_profiles").append(NEW | {"default": "1"}),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.face import lost_of
 from zen_mlx.bench import clock, peers, switch, tables
 from zen_mlx.bench.synthetic import QWEN3_4B, dense_model, quantized_qwen3
 from zen_mlx.cli import _bench_view
@@ -59,7 +60,10 @@ def test_kernels_as_tables(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_switch(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "switch", "--quick"]) == 0
+    assert main(["bench", "switch", "--quick", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert not lost_of("zen bench switch", document)
+    _bench_view.show(document)
     out, _ = capsys.readouterr()
     assert "unmerged: tiny, 4-bit" in out
     assert "the switch itself" in out
