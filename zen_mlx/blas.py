@@ -1,4 +1,4 @@
-"""cblas_sgemm of MLX on Linux without a GPU = the best BLAS on this machine.
+"""The fast BLAS: on Linux without a GPU, MLX's cblas_sgemm is that of the best library on this machine.
 
 The CPU build of MLX carries the reference BLAS: 2 to 5 GFLOP/s where OpenBLAS reaches 180 on the same two cores. A
 library with plain `cblas_*` symbols, loaded globally BEFORE `mlx.core`, is the one MLX's calls resolve to. `load` runs

@@ -1,4 +1,4 @@
-"""What long work tells its caller: numbers and sentences, never text of the data."""
+"""Events: the numbers and sentences that long work reports to its caller, never text of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the document of `zen bench` looks on a terminal."""
+"""The document of `zen bench`, drawn for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""exception -> text and exit code: the only place of the command line where that happens.
+"""An exception becomes text and an exit code here, and nowhere else in the command line.
 
 0 done, 1 failed, 2 bad input or usage, 130 interrupted
 """

@@ -1,4 +1,4 @@
-"""zen profile export and import: files and folders of our format, and of other programs'. Imports mlx for theirs only."""
+"""zen profile export and import: files and folders in our format and in other programs'. Imports mlx for theirs only."""
 
 from __future__ import annotations
 

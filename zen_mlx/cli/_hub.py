@@ -122,7 +122,7 @@ def pull_profile(
             kept = _keep(store, str(path), name or _name_in(str(path), found, repo), model, replace, as_json)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "interrupted: no profile was changed; the same command goes on after what arrived"
+            "interrupted: no profile was changed; run the same command again to continue after what has arrived"
         ) from None
     header = store.header(kept)
     verified = bool(header.base.get("verified", False))

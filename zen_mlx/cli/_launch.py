@@ -1,4 +1,4 @@
-"""Under MLX's launcher the ranks of a run share one terminal: rank 0 speaks for all."""
+"""Runs under MLX's launcher: their ranks share one terminal, and rank 0 speaks for all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run on a terminal: a bar for what goes on, and for a training its figures and the curve of its loss."""
+"""A run on a terminal: a progress bar, and for a training its figures and the curve of its loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the encode and paper tables of `zen bench` look on a terminal."""
+"""The encode and paper tables of `zen bench`, drawn for a terminal."""
 
 from __future__ import annotations
 

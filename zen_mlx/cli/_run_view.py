@@ -1,4 +1,4 @@
-"""What a run shows while it lasts and when it is done. Shared by train, compress, eval and demo."""
+"""The display of a run while it lasts, and its summary when it is done. Shared by train, compress, eval and demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user sees: data on stdout, progress and notices on stderr. rich is imported when it is used."""
+"""Output for a user: data on stdout, progress and notices on stderr. rich is imported when it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""zen data: what would be trained on, before anything is."""
+"""zen data: a preview of the data that a run would train on."""
 
 from __future__ import annotations
 

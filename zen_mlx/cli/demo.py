@@ -1,4 +1,4 @@
-"""zen demo: the main job once on the embedded base, from nothing to two profiles and their mix."""
+"""zen demo: the whole way once on the embedded base, from nothing to two profiles and their mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""zen doctor: what this machine has, what is slow or missing, and what to do about it."""
+"""zen doctor: a report on this machine: its parts, what is slow or missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _backend(problems: list[str], advice: list[str]) -> dict[str, Any]:
         uses = [use._asdict() for use in choice.survey()]
     for use in uses:
         if use["failed"]:
-            problems.append(f"the kernel {use['instead_of']} does not work here: {use['reason']}")
+            problems.append(f"the kernel {use['instead_of']} fails here: {use['reason']}")
         elif use["instead_of"]:
             advice.append(f"the kernel {use['instead_of']} is missing: {use['reason']}; {_INSTALL_KERNELS}")
     error = _kernel_error()

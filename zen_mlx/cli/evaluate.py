@@ -1,4 +1,4 @@
-"""zen eval: what a base and profiles do on data, and how near they come to a fine-tune."""
+"""zen eval: losses of a base and its profiles on data, and how much of a fine-tune's gain they keep."""
 
 from __future__ import annotations
 

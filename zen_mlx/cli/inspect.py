@@ -1,4 +1,4 @@
-"""zen inspect: what a file holds, verified and without a base. Imports no mlx."""
+"""zen inspect: the content of a profile's file, verified, without its base. Imports no mlx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`zen`: the commands put together, and the one place where the process ends."""
+"""`zen`: puts the commands together; the process ends here and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""zen models: the bases a profile can lie on."""
+"""zen models: the base models, on this machine and to be fetched."""
 
 from __future__ import annotations
 

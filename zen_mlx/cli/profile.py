@@ -1,4 +1,4 @@
-"""zen profile: list, look at, move and combine profiles. list, show, verify and the like import no mlx."""
+"""zen profile: list, show, move and combine profiles. list, show, verify and the like import no mlx."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def with_method(options: TrainOptions, model: nn.Module) -> TrainOptions:
 
 
 def method_of(options: TrainOptions, model: nn.Module) -> Method:
-    """The road that `options` name, for this model. ConfigError where its bits do not pay for anything."""
+    """The method that `options` name, for this model. ConfigError where its bits do not pay for anything."""
     given = (options.config, options.seed, options.bits_per_weight, targets(model))
     if with_method(options, model).method == "factor":
         return FactorMethod(*given, scaled=options.factor_scales)

@@ -144,7 +144,7 @@ def trains(part: FactorPart) -> bool:
 
 
 class Distilled:
-    """The road from stored tensors to better ones of the same layouts; targets that have none stay as the base has them."""
+    """Turns stored tensors into better ones of the same layouts; targets that have none stay as the base has them."""
 
     reference_rate = 6e-3
     keeps_optimizer_state = True
