@@ -55,6 +55,8 @@ class Setting:
         if good and all(holds(value, bound) for _, holds, bound in bounds) and value in (self.choices or (value,)):
             return
         expected = " ".join([noun, " and ".join(f"{words} {bound}" for words, _, bound in bounds)]).strip()
+        if self.least is not None and self.most is not None:
+            expected = f"{noun} from {self.least} to {self.most}"
         if self.choices:
             expected = f"{', '.join(map(str, self.choices[:-1]))} or {self.choices[-1]}"
         raise ConfigError(f"{name} must be {expected}", field=name, expected=expected, found=value)

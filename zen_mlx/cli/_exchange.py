@@ -11,7 +11,7 @@ import typer
 from .. import paths
 from ..errors import ConfigError
 from . import _view
-from ._options import AsJson, Model, ProfileName, Replace
+from ._options import AsJson, Command, Model, ProfileName, Replace
 
 
 class Format(enum.StrEnum):
@@ -26,7 +26,7 @@ class Format(enum.StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add the two commands to `app`."""
-    app.command("export")(export_profile)
+    app.command("export", cls=Command)(export_profile)
     app.command("import")(import_profile)
 
 

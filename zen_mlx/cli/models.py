@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import _view
-from ._options import AsJson, complete_model
+from ._options import AsJson, Command, complete_model
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch, describe and quantize base models.")
 
@@ -120,7 +120,7 @@ def show_model(name: _Name, as_json: AsJson = False) -> None:
     _view.show(facts)
 
 
-@app.command("quantize")
+@app.command("quantize", cls=Command)
 def quantize_model(
     name: _Name,
     bits: Annotated[int, typer.Option(metavar="B", help="Bits per weight: 2, 3, 4, 5, 6 or 8.")],

@@ -11,7 +11,7 @@ import typer
 from .. import paths
 from ..errors import ConfigError, InputError, ZenError
 from . import _exchange, _hub, _view
-from ._options import AsJson, ProfileName, Replace, complete_profile
+from ._options import AsJson, Command, ProfileName, Replace, complete_profile
 from .inspect import document, facts_document, print_facts, print_profile
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def diff_profiles(
         _view.show(listing)
 
 
-@app.command("merge")
+@app.command("merge", cls=Command)
 def merge_profiles(
     profiles: _Names,
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the merged profile.")],
