@@ -156,6 +156,11 @@ def stage(on_event: OnEvent, name: str) -> Count:
     return lambda done, total: on_event(Stage(name, done, total))
 
 
+def stages(on_event: OnEvent) -> Progress:
+    """A `Progress` that tells `on_event` all of it as stages."""
+    return lambda name, done, total: on_event(Stage(name, done, total or 0))
+
+
 def report(progress: Progress | None, description: str, done: int, total: int | None) -> None:
     """Call `progress` if there is one."""
     if progress is not None:

@@ -1,4 +1,4 @@
-"""ZenPersonalizationManager: one base, many profiles. The command line, the server and benches all call it."""
+"""ZenPersonalizationManager: one base, many profiles. The command line and the benches call it."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import fsio
 from .adapter.attach import Resident, attach, attached, check, detach, switch
 from .base import registry
 from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
 from .config import BitDeltaConfig, CompressOptions, TrainOptions
-from .data.examples import Example, ImportOptions, import_examples
-from .errors import ModelNotFoundError
-from .events import OnEvent, Progress
+from .data.examples import ImportOptions
+from .events import OnEvent, Progress, ignore
 from .format.read import read, read_header
 from .format.spec import Profile
-from .interop.export import Exported, export_folder
+from .interop.export import VERSIONS, Exported, export_folder
 from .interop.import_profile import foreign_profile
 from .interop.parse.detect import is_foreign
-from .paths import digest_cache_path, zen_home
+from .paths import zen_home
 from .profiles.cache import ResidentProfiles
 from .profiles.download import download_profile
 from .profiles.merge import merge_profiles
-from .profiles.store import ProfileStore
-from .recipes.common import CreateReport
+from .profiles.store import ProfileStore, base_of
+from .recipes.common import CreateReport, RunContext
 from .recipes.compress import compress_profile
-from .recipes.train import split, train_profile
+from .recipes.train import TrainData, read_data, train_profile
 from .train.memory_estimate import FittedOptions, fit_run
 
 __all__ = [
@@ -51,21 +49,6 @@ def apply_bitdelta(model: Any, profile: Profile) -> Any:
     The model's weights have no name here, so the base's digest is not compared; `ZenPersonalizationManager` does that.
     """
     return attach(model, Resident.from_profile(profile, consume=False))
-
-
-def base_of(home: Path, name: str) -> str:
-    """The base that profile `name` was made for, as a name or folder that can be loaded here."""
-    base = ProfileStore(home).header(name).base
-    model = str(base.get("model") or registry.DEFAULT_MODEL)
-    try:
-        if registry.resolve(model):
-            return model
-    except ModelNotFoundError:
-        for folder, digests in fsio.read_json(digest_cache_path(), default={}).items():
-            if digests.get("weights") == base.get("weights") and Path(folder).is_dir():
-                return str(folder)
-        raise
-    return model
 
 
 class ZenPersonalizationManager:
@@ -143,34 +126,23 @@ class ZenPersonalizationManager:
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets what `events.Event`
         names. SIGINT saves the run and raises
         `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. `options`: the fields of
-        `train.methods.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
+        `config.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
         answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may take
         (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
         """
         chosen = TrainOptions(config=self.config, **options)
 
-        def fit(examples: list[Example], held: list[Example], options: TrainOptions) -> TrainOptions:
-            fitted = fit_run(self.model_name, examples, held, options, memory_limit, self._on_pull)
+        def fit(found: TrainData, options: TrainOptions) -> TrainOptions:
+            fitted = fit_run(self.model_name, found.rows, found.held_rows, options, memory_limit)
             fitted.check()
             if fitted.options is not options and self._on_note is not None:
                 self._on_note("Gradient checkpointing is on: the run does not fit in memory without it.")
             return fitted.options
 
+        run = self._run(name, on_event, resume, replace)
+        imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
         with self._without_profile():
-            return train_profile(
-                self.store,
-                lambda: self.base,
-                name,
-                data,
-                chosen,
-                valid=valid,
-                imports=ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length),
-                fit=fit,
-                resume=resume,
-                replace=replace,
-                records=records,
-                on_event=on_event,
-            )
+            return train_profile(run, data, chosen, valid=valid, imports=imports, fit=fit, records=records)
 
     def plan_profile(
         self,
@@ -187,11 +159,8 @@ class ZenPersonalizationManager:
         """The memory that `create_profile` would need with the same arguments; no weight of the base is read."""
         chosen = TrainOptions(config=self.config, **options)
         imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
-        examples, imported = import_examples(data, imports)
-        if on_event is not None:
-            on_event(imported)
-        examples, held = split(examples, valid, imports)
-        return fit_run(self.model_name, examples, held, chosen, memory_limit, self._on_pull)
+        found = read_data(self._run("", on_event), data, chosen, valid, imports)
+        return fit_run(self.model_name, found.rows, found.held_rows, chosen, memory_limit)
 
     def compress_profile(
         self,
@@ -207,24 +176,18 @@ class ZenPersonalizationManager:
     ) -> CreateReport:
         """Make profile `name` from a fine-tuned checkpoint of this base, or from a LoRA adapter for it.
 
-        `options`: the fields of `compression.CompressOptions`; `bits_per_weight` bounds the whole file, `scale` and
+        `options`: the fields of `config.CompressOptions`; `bits_per_weight` bounds the whole file, `scale` and
         `planes` ask for signs. `text`: data to weigh the layers with and to distil on; `valid`: data to measure on.
         """
+        run = self._run(name, on_event, resume, replace)
         with self._without_profile():
-            return compress_profile(
-                self.store,
-                self.model_name,
-                lambda: self.base,
-                name,
-                finetuned,
-                CompressOptions(**options),
-                text=text,
-                valid=valid,
-                resume=resume,
-                replace=replace,
-                on_event=on_event,
-                on_pull=self._on_pull,
-            )
+            return compress_profile(run, finetuned, CompressOptions(**options), text=text, valid=valid)
+
+    def _run(self, name: str, on_event: OnEvent | None, resume: bool = False, replace: bool = False) -> RunContext:
+        on_event = on_event or ignore
+        return RunContext(
+            self.store, self.model_name, lambda: self.base, name, resume, replace, on_event, self._on_pull
+        )
 
     def activate_profile(self, name: str) -> Any:
         """Put profile `name` on the model and return the model; whatever was active stays when this fails.
@@ -293,18 +256,22 @@ class ZenPersonalizationManager:
     ) -> list[str]:
         """Write profile `name` to `file`; returns, in sentences, what that form cannot keep and what to know of it.
 
-        format: `hf` (a folder with base + profile), `mlx-lm` or `peft` (an adapter's folder: exact for factors, with
-        `rank` by SVD for anything else), else `version` 1 or 2 of our own.
+        format: `v2` (where nothing is said) or `v1` of our own, `hf` (a folder with base + profile), `mlx-lm` or `peft` (an
+        adapter's folder: exact for factors, with `rank` by SVD for anything else). version: 1 or 2, which older callers
+        say in place of `v1` or `v2`; a `format` goes before it.
         """
-        if format in (None, "v1", "v2"):
-            version = version if format is None else int(str(format)[1:])
-            return self.store.export(name, file, version, replace)
-        return list(self.export_folder(name, file, str(format), rank=rank, replace=replace).notes)
+        form = format or f"v{version}"
+        return list(self.export_folder(name, file, form, rank=rank, replace=replace).notes)
 
     def export_folder(
         self, name: str, folder: str | Path, format: str, *, rank: int | None = None, replace: bool = False
     ) -> Exported:
-        """`export_profile` in the formats that are folders, with the error of an approximation. Loads no model."""
+        """`export_profile` in any of its formats, with the error of an approximation. Loads no model.
+
+        `export_profile(format=...)` is enough for a caller who does not ask for the error.
+        """
+        if format in VERSIONS:
+            return Exported(tuple(self.store.export(name, folder, VERSIONS[format], replace)))
         pull(self.model_name, self._on_pull)
         check_base(base_info(self.model_name), self.store.header(name).base, name)
         return export_folder(self.store.load(name), self.model_name, Path(folder), format, rank, replace, self._on_pull)

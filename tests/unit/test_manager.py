@@ -255,7 +255,12 @@ def test_export_import_and_version_1(two: ZenPersonalizationManager, tmp_path: P
         two.import_profile(file)
     assert two.import_profile(file, replace=True) == "technical"
     base, whole = logits(two.deactivate()), logits(two.activate_profile("technical"))
-    assert two.export_profile("technical", tmp_path / "old.bitdelta", version=1)
+    notes = two.export_profile("technical", tmp_path / "old.bitdelta", version=1)
+    assert notes == two.export_profile("technical", tmp_path / "same.bitdelta", format="v1")
+    assert list(two.export_folder("technical", tmp_path / "again.bitdelta", "v1").notes) == notes
+    old, same, again = ((tmp_path / f"{name}.bitdelta").read_bytes() for name in ("old", "same", "again"))
+    assert notes
+    assert old == same == again
     assert two.import_profile(tmp_path / "old.bitdelta", "old") == "old"
     assert two.store.header("old").base["verified"] is False
     new, old = two.store.load("technical").tensors, two.store.load("old").tensors

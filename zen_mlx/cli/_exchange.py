@@ -117,9 +117,10 @@ def import_profile(
     if model is None and not is_foreign(file):
         kept = store.import_file(file, name, replace)
     else:
-        from ._model import open_manager
+        from ._model import lazy_manager
 
-        kept = open_manager(model, None, as_json).import_profile(file, name, replace)
+        with _view.progress(as_json) as report:
+            kept = lazy_manager(model, report).import_profile(file, name, replace)
     header = store.header(kept)
     verified = bool(header.base.get("verified", False))
     if not verified and not as_json:

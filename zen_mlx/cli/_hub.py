@@ -14,6 +14,7 @@ from . import _view
 from ._options import AsJson, Model, ProfileName, Replace
 
 if TYPE_CHECKING:
+    from ..events import Progress
     from ..profiles.push import PushPlan
 
 
@@ -119,7 +120,7 @@ def pull_profile(
             _view.progress(as_json) as bar,
             local_copy(place, lambda _, done, total: bar(label, done, total), file) as (path, found),
         ):
-            kept = _keep(store, str(path), name or _name_in(str(path), found, repo), model, replace, as_json)
+            kept = _keep(store, str(path), name or _name_in(str(path), found, repo), model, replace, bar)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted: no profile was changed; run the same command again to continue after what has arrived"
@@ -148,12 +149,12 @@ def pull_profile(
         _view.notice(f"Next: zen chat -p {kept}")
 
 
-def _keep(store: Any, path: str, name: str, model: str | None, replace: bool, as_json: bool) -> str:
+def _keep(store: Any, path: str, name: str, model: str | None, replace: bool, on_pull: Progress) -> str:
     if model is None:
         return str(store.import_file(path, name, replace))
-    from ._model import open_manager
+    from ._model import lazy_manager
 
-    return open_manager(model, None, as_json).import_profile(path, name, replace)
+    return lazy_manager(model, on_pull).import_profile(path, name, replace)
 
 
 def _name_in(path: str, found: Any, url: str) -> str:

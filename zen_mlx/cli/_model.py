@@ -9,7 +9,7 @@ from . import _view
 
 if TYPE_CHECKING:
     from ..config import BitDeltaConfig
-    from ..events import OnEvent
+    from ..events import Progress
     from ..manager import ZenPersonalizationManager
 
 
@@ -20,7 +20,7 @@ def choose(model: str | None, profile: str | None) -> str:
     if model is not None:
         return model
     if profile is not None:
-        from ..manager import base_of
+        from ..profiles.store import base_of
 
         return base_of(paths.zen_home(), profile)
     return registry.DEFAULT_MODEL
@@ -40,12 +40,10 @@ def open_manager(model: str | None, profile: str | None, quiet: bool) -> ZenPers
     return manager
 
 
-def lazy_manager(model: str | None, tell: OnEvent, config: BitDeltaConfig | None = None) -> ZenPersonalizationManager:
-    """A manager that fetches its base when a run needs it, told as stages: what is wrong with the input is said before."""
-    from ..events import Stage
+def lazy_manager(
+    model: str | None, on_pull: Progress, config: BitDeltaConfig | None = None
+) -> ZenPersonalizationManager:
+    """A manager that fetches its base when it needs it: what is wrong with the input is said before."""
     from ..manager import ZenPersonalizationManager
-
-    def on_pull(description: str, done: int, total: int | None) -> None:
-        tell(Stage(description, done, total or 0))
 
     return ZenPersonalizationManager(choose(model, None), config=config, on_pull=on_pull, on_note=_view.notice)

@@ -64,6 +64,7 @@ def compress(
       zen compress ./my-finetune --profile any --valid test.jsonl --sweep curve.png
     """
     from ..errors import ConfigError, DataError
+    from ..events import stages
 
     for path in (*(distill or ()), *([valid] if valid is not None else ())):
         if not path.exists():
@@ -81,7 +82,7 @@ def compress(
         "seed": seed,
     }
     with _run_view.run_events(as_json) as tell:
-        manager = _model.lazy_manager(model, tell)
+        manager = _model.lazy_manager(model, stages(tell))
         if sweep is not None:
             from ..eval.sweep import sweep_rates
 

@@ -81,6 +81,7 @@ def evaluate(
     from ..errors import DataError
     from ..eval import report as evaluation
     from ..eval.answers import INSTALL, have_scores
+    from ..events import stages
 
     if not data.exists():
         raise DataError("no such file or folder", path=data)
@@ -91,7 +92,7 @@ def evaluate(
     wanted = profiles or []
     names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
     with _run_view.run_events(as_json) as tell:
-        manager = _model.lazy_manager(_model.choose(model, wanted[0] if wanted else None), tell)
+        manager = _model.lazy_manager(_model.choose(model, wanted[0] if wanted else None), stages(tell))
         result = evaluation.evaluate(
             manager,
             data,

@@ -90,6 +90,7 @@ def train(
       zen train mails.jsonl --profile work -m zen-nano-4b --dry-run
     """
     from ..errors import ConfigError, DataError
+    from ..events import stages
 
     if epochs is not None and steps is not None:
         raise ConfigError("--epochs and --steps say the same in two ways", field="steps", expected="one of them")
@@ -127,7 +128,7 @@ def train(
         "memory_limit": _memory_view.limit_bytes(memory_limit),
     }
     with _run_view.run_events(as_json) as tell:
-        manager = _model.lazy_manager(model, tell, config)
+        manager = _model.lazy_manager(model, stages(tell), config)
         if dry_run:
             fitted = manager.plan_profile(data, **settings, on_event=tell)
         else:

@@ -18,34 +18,43 @@ Reader = Callable[[str], Floats]
 
 
 def lazy_reader(
-    model: nn.Module, as_stored: bool = False, on_disk: Mapping[str, Callable[[], OnDisk]] | None = None
+    model: nn.Module,
+    as_stored: bool = False,
+    on_disk: Mapping[str, Callable[[], OnDisk]] | None = None,
+    again: Callable[[], nn.Module] | None = None,
 ) -> tuple[list[str], Reader]:
     """(parameter names, reader) of a lazily loaded model: logical f32 tensors, quantized weights dequantized.
 
     as_stored: f16 stays f16, and bfloat16 becomes `codec.difference.BF16`, both without a copy. Those in `on_disk` are
     what it returns for them (`base.stored`), and MLX does not read them.
 
-    A tensor can be read once: nothing is kept. While MLX's is in use, it reads the next name's.
+    Nothing is kept: those on disk can be read as often as wanted, MLX's once, and after that by way of `again`, which builds
+    the model anew. While one of MLX's is in use, it reads the next name's.
     """
-    waiting = {name: (array, _packing(module, key)) for name, module, key, array in arrays(model)}
-    names = sorted(waiting)
     openers = on_disk or {}
 
+    def lazy(model: nn.Module) -> dict[str, tuple[mx.array, dict[str, Any]]]:
+        found = arrays(model)
+        return {name: (array, _packing(module, key)) for name, module, key, array in found if name not in openers}
+
+    names, waiting = sorted(name for name, *_ in arrays(model)), lazy(model)
     following = dict(pairwise(names))
     # What is being read; nothing more is once another order than the sorted one shows.
     expected: set[str] = set()
 
     def read_ahead(name: str | None) -> None:
-        if name in waiting:
+        if name is not None and (name in waiting or name in openers):
             expected.add(name)
-            if name not in openers:
+            if name in waiting:
                 mx.async_eval(waiting[name][0])
 
     def read(name: str) -> Floats:
         in_order = not expected or name in expected
         expected.discard(name)
-        value, packing = waiting.pop(name)
         if name not in openers:
+            if name not in waiting and again is not None:
+                waiting.update(lazy(again()))
+            value, packing = waiting.pop(name)
             value = _unpacked(value, **packing) if packing else value
             value = value if value.ndim else value.reshape(1)
             mx.eval(value)

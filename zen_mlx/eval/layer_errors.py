@@ -49,7 +49,7 @@ def _error(delta: np.ndarray, energy: float, profile: Profile, name: str) -> flo
 
 
 def _changes(reference: Reference, base_name: str) -> tuple[list[str], Callable[[str], np.ndarray]]:
-    """(target weights, reader of the reference's change of each: to be called once per name)."""
+    """(target weights, reader of the reference's change of each)."""
     if reference.profile is not None:
         tensors = reference.profile.tensors
         names = [name for name, tensor in tensors.items() if len(tensor.shape) > 1 and _in_layer(name)]

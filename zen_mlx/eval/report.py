@@ -23,7 +23,7 @@ from ..base.validate import read_config
 from ..data.examples import data_digest, load_files
 from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
-from ..events import Count, OnEvent, Stage, ignore, stage
+from ..events import Count, OnEvent, Stage, ignore, stage, stages
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.common import retention
@@ -97,7 +97,7 @@ def evaluate(
     examples = load_files([data])[:limit]
     table = tasks.load_tasks(task_names, download=download, run_code=run_code) if task_names else None
     prompts = [] if answer_rows == 0 else answers.choose_prompts(examples, answer_rows)
-    folder = pull(manager.model_name, lambda text, done, total: on_event(Stage(text, done, total or 0)))
+    folder = pull(manager.model_name, stages(on_event))
     for name, header in headers.items():
         check_base(base_info(manager.model_name), header.base, name)
     tokenizer = load_tokenizer(folder)

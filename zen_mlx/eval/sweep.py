@@ -12,11 +12,12 @@ from ..config import CompressOptions
 from ..data.examples import import_examples, load_examples
 from ..data.tokens import crop, tokenize
 from ..errors import ConfigError
-from ..events import OnEvent
+from ..events import Noted, OnEvent
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.closed_form import Compression
 from ..recipes.common import mean_of, retention
+from ..recipes.finetune import open_finetune
 from .plot import RatePoint, plot_rate
 
 RATES = (0.03, 0.05, 0.1, 0.15, 0.25, 0.33, 0.5, 0.75, 1.06, 1.5, 2.1)
@@ -74,12 +75,15 @@ def sweep_rates(
         on_event(imported)
         rows, _ = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
     detach(at.model)
+    tuned = open_finetune(finetuned, manager.model_name)
+    for note in tuned.notes:
+        on_event(Noted(note))
     base = mean_of(at.model, held, "held-out loss of the base", on_event).nats
     reference = None
     weighed: dict[tuple[str, int | None], Any] = {}  # by kind of scale: once for all rates, the highest comes first
     points = []
     for kind, own in asked(options, rates):
-        make = Compression(manager.model_name, lambda: at, finetuned, own, on_event)
+        make = Compression(tuned, lambda: at, own, on_event)
         make.weighed = weighed.get(own.scale_and_block)
         if reference is None:
             with make.teacher() as teacher:

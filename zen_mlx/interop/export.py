@@ -15,6 +15,8 @@ from .export_checkpoint import write_merged
 from .export_lora import FORMATS, write_adapter
 
 FOLDERS = ("hf", *FORMATS)
+VERSIONS = {"v2": 2, "v1": 1}
+"""Formats that are files of our own."""
 _OURS = ("config.json", "adapter_config.json")
 
 
@@ -40,7 +42,7 @@ def export_folder(
     `replace` takes the place of a folder that is empty or a model's or an adapter's, never of another.
     """
     if form not in FOLDERS:
-        raise ConfigError("unknown format", field="format", expected=", ".join(("v2", "v1", *FOLDERS)), found=form)
+        raise ConfigError("unknown format", field="format", expected=", ".join((*VERSIONS, *FOLDERS)), found=form)
     if form == "hf" and rank is not None:
         raise ConfigError("a merged checkpoint has no rank", field="rank", expected="mlx-lm or peft", found=rank)
     target = folder.resolve()

@@ -10,11 +10,13 @@ The profile is unverified: such files do not say which weights they were made fo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 
 from ..adapter.targets import model_count, target_count
@@ -212,26 +214,43 @@ def default_name(foreign: Foreign) -> str:
 _GENERIC = ("adapters.safetensors", "adapter_model.safetensors", "adapter_model.bin", "diff.pt")
 
 
+@dataclass(frozen=True)
+class OpenedBase:
+    """What an import asks of a base. base_of: reads a parameter as f32, once; header: of the profiles that are made for it."""
+
+    header: Mapping[str, Any]
+    parameters: dict[str, Parameter]
+    base_of: Reader
+    target_count: int
+    model_count: int
+
+    @classmethod
+    def of(cls, name: str, model: nn.Module) -> OpenedBase:
+        """The base `name`, of which `model` is built and not read; a caller who keeps `model` keeps what is read."""
+        whole = base_info(name).header()
+        header = {"model": whole["model"], "architecture": whole["architecture"], "verified": False}
+        return cls(header, parameters(model), lazy_reader(model)[1], target_count(model), model_count(model))
+
+
 def foreign_profile(path: str | os.PathLike[str], base_name: str, on_pull: Progress | None = None) -> Profile:
     """The profile that the file or adapter folder at `path` is for the base `base_name`; nothing is lost or saved.
 
     The base's weights are not loaded: its names and shapes are compared, and parameters that the file holds whole are
     read one at a time. Errors: FormatError, UnsupportedFormat, TargetError, InputError.
     """
-    foreign = read_foreign(path)
-    folder = pull(base_name, on_pull)
-    header = base_info(base_name).header()
-    model = build(folder)
-    base, counts = parameters(model), (target_count(model), model_count(model))
-    _, base_of = lazy_reader(model)
-    del model  # or every tensor that is read would stay
-    tensors = import_tensors(foreign, base, base_of)
+    foreign = read_foreign(path)  # before a base is fetched for what may be no such file
+    return profile_of(foreign, OpenedBase.of(base_name, build(pull(base_name, on_pull))))
+
+
+def profile_of(foreign: Foreign, base: OpenedBase) -> Profile:
+    """The profile that `foreign` is for `base`; errors as `import_tensors`."""
+    tensors = import_tensors(foreign, base.parameters, base.base_of)
     mx.clear_cache()
     return Profile(
         info=foreign_info(foreign, default_name(foreign)),
-        base={"model": header["model"], "architecture": header["architecture"], "verified": False},
+        base=dict(base.header),
         metrics={},
-        target_count=counts[0],
-        model_count=counts[1],
+        target_count=base.target_count,
+        model_count=base.model_count,
         tensors=tensors,
     )

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import fsio
-from ..errors import InputError, ProfileExistsError, ProfileNotFoundError, ZenError
+from ..base import registry
+from ..errors import InputError, ModelNotFoundError, ProfileExistsError, ProfileNotFoundError, ZenError
 from ..format.read import read, read_header
 from ..format.spec import Header, Profile
 from ..format.write import write
-from ..paths import SUFFIX, check_name, profile_path
+from ..paths import SUFFIX, check_name, digest_cache_path, profile_path
 from . import records
 
 
@@ -132,3 +133,18 @@ class ProfileStore:
         wanted = name or str(profile.info.get("name") or "") or Path(file).name.removesuffix(SUFFIX)
         self.save(wanted, profile, replace)
         return wanted
+
+
+def base_of(home: Path, name: str) -> str:
+    """The base that profile `name` was made for, as a name or folder that can be loaded here."""
+    base = ProfileStore(home).header(name).base
+    model = str(base.get("model") or registry.DEFAULT_MODEL)
+    try:
+        if registry.resolve(model):
+            return model
+    except ModelNotFoundError:
+        for folder, digests in fsio.read_json(digest_cache_path(), default={}).items():
+            if digests.get("weights") == base.get("weights") and Path(folder).is_dir():
+                return str(folder)
+        raise
+    return model

@@ -24,12 +24,12 @@ from ..encode.closed_form import encode
 from ..encode.layer_stats import LayerStats
 from ..encode.rate_allocation import Choice, Spectrum, allocate, encode_choice, layout_of_choice, spectrum
 from ..errors import ConfigError, InputError
-from ..events import Noted, OnEvent, Progress, Stage
+from ..events import OnEvent, Stage, ignore
 from ..format.layout import layout_of, row_count
 from ..format.spec import DeltaTensor, Profile, now, profile_info
 from ..format.write import file_bytes
 from ..train.calibration import CalibrationStats, importance
-from .finetune import FineTune, open_finetune
+from .finetune import FineTune
 
 METRICS_BYTES = 1024
 """What the metrics, which are not known yet when bits are shared out, may add to a header."""
@@ -45,37 +45,23 @@ class Weighed:
 
 
 class Compression:
-    """The stages of one compression; each opens the checkpoints anew, for their tensors can be read once.
+    """The stages of one compression of `tuned`.
 
     weighed: found where it is wanted, unless it is set to what as many bits or more found on the same text.
     """
 
     def __init__(
-        self,
-        base_name: str,
-        base: Callable[[], Base],
-        finetuned: str,
-        options: CompressOptions,
-        on_event: OnEvent,
-        on_pull: Progress | None = None,
+        self, tuned: FineTune, base: Callable[[], Base], options: CompressOptions, on_event: OnEvent = ignore
     ) -> None:
-        self.options, self.on_event, self.base = options, on_event, base
-        self.base_name, self._finetuned = base_name, finetuned
-        self._on_pull = on_pull
+        self.tuned, self.base, self.options, self.on_event = tuned, base, options, on_event
         self.created = now()
         self.weighed: Weighed | None = None
-        self.tuned = self._open()
-        for note in self.tuned.notes:
-            on_event(Noted(note))
-
-    def _open(self) -> FineTune:
-        return open_finetune(self._finetuned, self.base_name, self._on_pull)
 
     def profile(self, name: str, tensors: Mapping[str, DeltaTensor]) -> Profile:
         """The profile of `tensors`, without metrics."""
         return Profile(
             info=profile_info(name, self.created, "compress"),
-            base=self.tuned.header(self.base_name, tensors),
+            base=self.tuned.header(tensors),
             metrics={},
             target_count=self.tuned.target_count,
             model_count=self.tuned.model_count,
@@ -117,8 +103,8 @@ class Compression:
             if model is not None:
                 detach(model)
         if not {**fixed, **made}:
-            finetuned, base_name = self._finetuned, self.base_name
-            raise InputError(f"{finetuned} does not differ from {base_name}: nothing to keep", path=self.tuned.folder)
+            base_name = self.tuned.base_name
+            raise InputError(f"the fine-tune does not differ from {base_name}: nothing to keep", path=self.tuned.folder)
         self._check_size({**fixed, **made})
         return {**fixed, **made}, [*stats, *more]
 
@@ -137,7 +123,7 @@ class Compression:
         self, only: Sequence[str] | None, order: Sequence[str], parts_of: Any, stage: str
     ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
         """`encode` over the names of `only` (None: all of them, the targets last and in `order`)."""
-        tuned = self._open()
+        tuned = self.tuned
         known = set(tuned.names)
         names = [name for name in (order if only is None else only) if name in known]
         if only is None:

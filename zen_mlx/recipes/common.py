@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import fsio
 from ..adapter.attach import Resident, attach, detach
+from ..base.loaded import Base
 from ..data.examples import Example, data_digest
 from ..data.loss import Loss, mean_loss
 from ..data.tokens import TokenRow
 from ..encode.layer_stats import LayerStats
 from ..errors import InputError
-from ..events import OnEvent, stage
+from ..events import OnEvent, Progress, ignore, stage
 from ..format.read import read_header
 from ..format.spec import Profile
 from ..memory import peak_memory_bytes
@@ -27,23 +28,57 @@ from ..train import checkpoint
 from .samples import BeforeAfter
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What a recipe that makes profile `name` has throughout.
+
+    base: `base_name`, loaded at the first call. resume: an unfinished run of that name goes on; replace: it, and the
+    profile of that name, may go. began: by `time.monotonic`.
+    """
+
+    store: ProfileStore
+    base_name: str
+    base: Callable[[], Base]
+    name: str
+    resume: bool = False
+    replace: bool = False
+    on_event: OnEvent = ignore
+    on_pull: Progress | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what it can go on from."""
+        return run_dir(self.store.home, self.name)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a profile is measured on, and how base and reference do there, where that is known."""
+
+    examples: list[Example]
+    rows: list[TokenRow]
+    base: Loss | None = None
+    reference: Loss | None = None
+
+
 @contextlib.contextmanager
-def claimed(store: ProfileStore, name: str, resume: bool, replace: bool) -> Iterator[Path]:
-    """The folder of the run that makes profile `name`; nobody else makes it within the block.
+def claimed(run: RunContext) -> Iterator[None]:
+    """Nobody else makes this profile within the block.
 
     InputError when its name or its run is in the way. A KeyboardInterrupt that finds a run there says how it goes on.
     """
-    store.check_free(name, replace or resume)
-    folder = run_dir(store.home, name)
+    name, folder, resume = run.name, run.folder, run.resume
+    run.store.check_free(name, run.replace or resume)
     with fsio.lock(folder.with_name(f".{name}.lock"), f"profile {name!r} is being made by another process"):
         unfinished = checkpoint.exists(folder)
         if resume and not unfinished:
             raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
-        if unfinished and not resume and not replace:
+        if unfinished and not resume and not run.replace:
             hint = "--resume goes on; --replace starts again"
             raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
         try:
-            yield folder
+            yield
         except KeyboardInterrupt as error:
             if str(error) or not checkpoint.exists(folder):
                 raise
@@ -110,53 +145,40 @@ def quality_metrics(base: Loss | None, profile: Loss, reference: Loss | None) ->
 
 
 def measure_and_save(
-    store: ProfileStore,
-    model: Any,
-    name: str,
-    profile: Profile,
-    held: Iterable[Example],
-    held_rows: list[TokenRow],
-    base_loss: Loss | None,
-    reference_loss: Loss | None,
-    replace: bool,
-    on_event: OnEvent,
-    began: float,
-    losses: list[float],
-    layers: list[LayerStats] | None = None,
-    answers: BeforeAfter | None = None,
+    run: RunContext, model: Any, profile: Profile, held: HeldOut, answers: BeforeAfter | None = None
 ) -> CreateReport:
-    """Save `profile`, with its loss on `held_rows` beside the others' where there are any, and the report of `answers`."""
-    if held_rows:
+    """Save `profile`, with its loss on the held-out rows beside the others' where there are any, and `answers`' report."""
+    if held.rows:
         if answers is not None:
-            answers.before(model, stage(on_event, "answers of the base"))
+            answers.before(model, stage(run.on_event, "answers of the base"))
         attach(model, Resident.from_profile(profile, consume=False))
         try:
-            loss = mean_of(model, held_rows, "held-out loss of the profile", on_event)
+            loss = mean_of(model, held.rows, "held-out loss of the profile", run.on_event)
             if answers is not None:
-                answers.after(model, stage(on_event, "answers of the profile"))
+                answers.after(model, stage(run.on_event, "answers of the profile"))
         finally:
             detach(model)
         profile.metrics |= {
-            **quality_metrics(base_loss, loss, reference_loss),
-            "held_out_rows": len(list(held)),
+            **quality_metrics(held.base, loss, held.reference),
+            "held_out_rows": len(held.examples),
             "held_out_tokens": loss.tokens,
-            "held_out_sha256": data_digest(held),
+            "held_out_sha256": data_digest(held.examples),
         }
-    path = store.save(name, profile, replace)
+    path = run.store.save(run.name, profile, run.replace or run.resume)
     header = read_header(path)
-    metrics = {"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics}
+    report = None
+    if held.rows and answers is not None:
+        report = answers.write(report_path(run.store.home, run.name), run.name, header.metrics)
     return CreateReport(
-        profile=name,
+        profile=run.name,
         path=path,
         file_bytes=header.file_bytes or 0,
         parameter_count=header.target_count,
         bits_per_weight=header.bits_per_weight or 0.0,
         ratio_fp32=header.ratio_fp32 or 0.0,
         ratio_fp16=header.ratio_fp16 or 0.0,
-        seconds=round(time.monotonic() - began, 3),
+        seconds=round(time.monotonic() - run.began, 3),
         peak_memory_bytes=peak_memory_bytes(),
-        metrics=metrics,
-        losses=losses,
-        layers=layers or [],
-        report=answers.write(report_path(store.home, name), name, header.metrics) if held_rows and answers else None,
+        metrics={"base_loss": None, "profile_loss": None, "reference_loss": None, **header.metrics},
+        report=report,
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +11,22 @@ import numpy as np
 
 from ..adapter.attach import Resident, attach, detach
 from ..base.load import load_tokenizer
-from ..base.loaded import Base, base_info
+from ..base.loaded import base_info
 from ..base.pull import pull
 from ..config import CompressOptions
 from ..data.examples import Example, data_digest, import_examples, load_examples
-from ..data.loss import Loss
-from ..data.tokens import TokenRow, crop, tokenize
+from ..data.tokens import crop, tokenize
 from ..encode.layer_stats import LayerStats
 from ..errors import InputError
-from ..events import Noted, OnEvent, Progress, Stage, ignore, stage
+from ..events import Noted, Stage, stage
 from ..format.spec import DeltaTensor
-from ..profiles.store import ProfileStore
 from ..train import checkpoint
 from ..train.distill import distill, drawn, options_of
 from ..train.self_generated import self_generated
 from ..train.soft_labels import soften
 from .closed_form import Compression
-from .common import CreateReport, claimed, mean_of, measure_and_save
+from .common import CreateReport, HeldOut, RunContext, claimed, mean_of, measure_and_save
+from .finetune import open_finetune
 
 __all__ = ["CompressOptions", "compress_profile"]
 
@@ -36,49 +34,42 @@ BABBLE_TOKENS = 96
 
 
 def compress_profile(
-    store: ProfileStore,
-    base_name: str,
-    base: Callable[[], Base],
-    name: str,
-    finetuned: str,
-    options: CompressOptions | None = None,
-    *,
-    text: Any = None,
-    valid: Any = None,
-    resume: bool = False,
-    replace: bool = False,
-    on_event: OnEvent | None = None,
-    on_pull: Progress | None = None,
+    run: RunContext, finetuned: str, options: CompressOptions | None = None, *, text: Any = None, valid: Any = None
 ) -> CreateReport:
-    """Encode `finetuned` - base as profile `name` and save it, one tensor of each in memory at a time.
+    """Encode `finetuned` - base as a profile and save it, one tensor of each in memory at a time.
 
     `finetuned`: a model folder, a repository, or the folder of a LoRA adapter for this base. `text`: data as for
     training, scrubbed; layers are weighed by what it makes of them, and what is stored is distilled on it. Losses are
     measured when `valid` is given. Only text and `valid` need models loaded whole, one at a time.
-    SIGINT saves the distillation and raises `train.trainer.Interrupted`; `resume` goes on from there.
+    SIGINT saves the distillation and raises `train.trainer.Interrupted`; `run.resume` goes on from there.
     """
-    on_event = on_event or ignore
-    began = time.monotonic()
     options = options or CompressOptions()
     if text is None:
-        if resume:
+        if run.resume:
             raise InputError("only a distillation can be resumed", field="distill", expected="the same data as before")
-        store.check_free(name, replace)
+        run.store.check_free(run.name, run.replace)
         held = _held(valid)
-        make = Compression(base_name, base, finetuned, options, on_event, on_pull)
+        make = _opened(run, finetuned, options)
         tensors, layers = make.closed_form()
-        return _finish(store, make, name, tensors, layers, held, replace, began)
-    with claimed(store, name, resume, replace) as folder:
+        return replace(_finish(run, make, tensors, held), layers=layers)
+    with claimed(run):
         held = _held(valid)
         examples, imported = import_examples(text)
-        on_event(imported)
-        make = Compression(base_name, base, finetuned, options, on_event, on_pull)
-        if not resume:
-            checkpoint.remove(folder)
-        tensors, layers = _distilled(make, examples, folder)
-        report = _finish(store, make, name, tensors, layers, held, replace or resume, began)
-        checkpoint.remove(folder)
+        run.on_event(imported)
+        make = _opened(run, finetuned, options)
+        if not run.resume:
+            checkpoint.remove(run.folder)
+        tensors, layers = _distilled(make, examples, run.folder)
+        report = replace(_finish(run, make, tensors, held), layers=layers)
+        checkpoint.remove(run.folder)
         return report
+
+
+def _opened(run: RunContext, finetuned: str, options: CompressOptions) -> Compression:
+    tuned = open_finetune(finetuned, run.base_name, run.on_pull)
+    for note in tuned.notes:
+        run.on_event(Noted(note))
+    return Compression(tuned, run.base, options, run.on_event)
 
 
 def _held(valid: Any) -> list[Example]:
@@ -89,10 +80,10 @@ def _distilled(
     make: Compression, examples: list[Example], folder: Path
 ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
     """The closed form, and then scales and factors trained on what the fine-tune says about `examples`."""
-    options, tokenizer = make.options, load_tokenizer(pull(make.base_name))
+    options, tokenizer = make.options, load_tokenizer(pull(make.tuned.base_name))
     wanted = {
         "data": data_digest(examples),
-        "weights": base_info(make.base_name).weights,
+        "weights": base_info(make.tuned.base_name).weights,
         "finetuned": str(make.tuned.folder),
         "options": asdict(options),
     }
@@ -127,43 +118,17 @@ def _distilled(
 
 
 def _finish(
-    store: ProfileStore,
-    make: Compression,
-    name: str,
-    tensors: Mapping[str, DeltaTensor],
-    layers: list[LayerStats],
-    held: list[Example],
-    replace: bool,
-    began: float,
+    run: RunContext, make: Compression, tensors: Mapping[str, DeltaTensor], examples: list[Example]
 ) -> CreateReport:
     """Measure and save."""
-    base_loss = reference_loss = model = None
-    held_rows: list[TokenRow] = []
-    if held:
-        at = make.base()
+    model, held = None, HeldOut(examples, [])
+    if examples:
+        at = run.base()
         model = at.model
         detach(model)
-        held_rows = tokenize(held, at.tokenizer, at.context_length)
-        base_loss = mean_of(model, held_rows, "held-out loss of the base", make.on_event)
-        reference_loss = _reference_loss(make, held_rows)
-    profile = make.profile(name, tensors)
-    return measure_and_save(
-        store,
-        model,
-        name,
-        profile,
-        held,
-        held_rows,
-        base_loss,
-        reference_loss,
-        replace,
-        make.on_event,
-        began,
-        [],
-        layers,
-    )
-
-
-def _reference_loss(make: Compression, rows: list[TokenRow]) -> Loss:
-    with make.teacher() as teacher:
-        return mean_of(teacher, rows, "held-out loss of the fine-tune", make.on_event)
+        rows = tokenize(examples, at.tokenizer, at.context_length)
+        base = mean_of(model, rows, "held-out loss of the base", run.on_event)
+        with make.teacher() as teacher:
+            reference = mean_of(teacher, rows, "held-out loss of the fine-tune", run.on_event)
+        held = HeldOut(examples, rows, base, reference)
+    return measure_and_save(run, model, make.profile(run.name, tensors), held)

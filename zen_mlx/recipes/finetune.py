@@ -30,17 +30,20 @@ from ..encode.lazy_weights import Reader, lazy_reader
 from ..errors import BaseMismatchError, TargetError
 from ..events import Progress
 from ..format.spec import DeltaTensor, Profile
-from ..interop.import_profile import foreign_profile
-from ..interop.parse.detect import is_adapter
+from ..interop.import_profile import OpenedBase, profile_of
+from ..interop.parse.detect import is_adapter, read_foreign
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """names: the parameters to compare. base_of, tuned_of: f32 readers whose difference is the change, to be called once
-    per name. shapes: of the parameters that may have more rows. adapter: the exact profile of a LoRA, else None. notes:
-    what its user should know, a sentence each.
+    """A fine-tune beside its base, opened: neither is in memory.
+
+    names: the parameters to compare. base_of, tuned_of: f32 readers whose difference is the change. shapes: of the parameters
+    that may have more rows. adapter: the exact profile of a LoRA, else None. notes: what its user should know, a sentence
+    each.
     """
 
+    base_name: str
     folder: Path
     names: list[str]
     base_of: Reader
@@ -52,9 +55,9 @@ class FineTune:
     adapter: Profile | None
     notes: tuple[str, ...] = ()
 
-    def header(self, base_name: str, tensors: Mapping[str, DeltaTensor]) -> dict[str, Any]:
+    def header(self, tensors: Mapping[str, DeltaTensor]) -> dict[str, Any]:
         """The `base` object of a profile; one that adds vocabulary records the fine-tune's own tokenizer too."""
-        header = base_info(base_name).header()
+        header = base_info(self.base_name).header()
         grown = any(tensors[name].shape != self.shapes[name] for name in self.shapes.keys() & tensors.keys())
         if grown and self.adapter is None:
             header["profile_tokenizer"] = fingerprint(self.folder).tokenizer
@@ -73,7 +76,9 @@ def open_finetune(finetuned: str, base_name: str, on_pull: Progress | None = Non
     shapes = {name: array_shape(module, key) for name, module, key, _ in arrays(unread) if can_grow(name, module, key)}
     packed, packed_shapes = kept_packed(unread), _shapes(unread)
     if is_adapter(folder) and not (folder / "config.json").is_file():
-        exact = foreign_profile(folder, base_name, on_pull)
+        opened = OpenedBase.of(base_name, unread)
+        del unread
+        exact = profile_of(read_foreign(folder), opened)
         names = sorted(exact.tensors)
 
         def zeros(name: str) -> np.ndarray:
@@ -82,12 +87,12 @@ def open_finetune(finetuned: str, base_name: str, on_pull: Progress | None = Non
         def change(name: str) -> np.ndarray:
             return decode_all(exact.tensors[name].parts, exact.tensors[name].shape)
 
-        return FineTune(folder, names, zeros, change, *facts, shapes, exact)
-    base_names, base_of = lazy_reader(unread, as_stored=True, on_disk=stored(base_folder, unread))
+        return FineTune(base_name, folder, names, zeros, change, *facts, shapes, exact)
+    base_names, base_of = lazy_reader(unread, True, stored(base_folder, unread), lambda: build(base_folder))
     del unread  # or every tensor that is read would stay
     tuned = build(folder)
     tuned_shapes = _shapes(tuned)
-    tuned_names, tuned_of = lazy_reader(tuned, as_stored=True, on_disk=stored(folder, tuned))
+    tuned_names, tuned_of = lazy_reader(tuned, True, stored(folder, tuned), lambda: build(folder))
     del tuned
     odd = sorted(set(tuned_names) - set(base_names)) or sorted(set(base_names) - set(tuned_names))
     if odd:
@@ -107,7 +112,7 @@ def open_finetune(finetuned: str, base_name: str, on_pull: Progress | None = Non
                 hint=f"compress against a base that is not quantized; there it takes {more_bytes / 1e6:.1f} MB more",
             )
     names = [name for name in base_names if name not in packed]
-    return FineTune(folder, names, base_of, tuned_of, *facts, shapes, None, _notes(packed))
+    return FineTune(base_name, folder, names, base_of, tuned_of, *facts, shapes, None, _notes(packed))
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

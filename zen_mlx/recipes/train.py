@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
 from .. import fsio
 from ..adapter.attach import detach, model_count, target_count
-from ..base.loaded import Base
+from ..base.load import load_tokenizer
+from ..base.loaded import context_length
+from ..base.pull import pull
+from ..base.validate import read_config
 from ..config import TrainOptions
 from ..data.examples import Example, ImportOptions, data_digest, import_examples, split_held_out
 from ..data.loss import Loss
 from ..data.tokens import TokenRow, crop, tokenize
 from ..errors import DataError, TrainingError
-from ..events import Event, Noted, OnEvent, Prepared, ignore
+from ..events import Event, Noted, Prepared
 from ..format.spec import DeltaTensor, Profile, now, profile_info
-from ..paths import log_path, plot_path, run_dir
-from ..profiles.store import ProfileStore
+from ..paths import log_path, plot_path
 from ..train import checkpoint
 from ..train.distill import refine
 from ..train.distributed import process_group as find_team
@@ -29,87 +30,87 @@ from ..train.log import LOG, RunLog, read
 from ..train.methods import SignMethod, with_method
 from ..train.plot import plot_run
 from ..train.trainer import TrainResult, check_run, method_of, train
-from .common import CreateReport, claimed, mean_of, measure_and_save
+from .common import CreateReport, HeldOut, RunContext, claimed, mean_of, measure_and_save
 from .samples import BeforeAfter
 
 REFINING = "distill"
 """Where a run keeps what it distils with."""
 
 
-Fit = Callable[[list[Example], list[Example], TrainOptions], TrainOptions]
-"""(train, held out, options) -> options of a run that fits in memory; `MemoryLimitError` where there is none."""
+@dataclass(frozen=True)
+class TrainData:
+    """What a run learns from and is measured on. rows: of at most max_length tokens, `cut` longer ones among them."""
+
+    examples: list[Example]
+    held: list[Example]
+    rows: list[TokenRow]
+    held_rows: list[TokenRow]
+    cut: int
+
+
+Fit = Callable[[TrainData, TrainOptions], TrainOptions]
+"""options -> options of a run that fits in memory; `MemoryLimitError` where there is none."""
 
 
 def train_profile(
-    store: ProfileStore,
-    base: Callable[[], Base],
-    name: str,
+    run: RunContext,
     data: Any,
     options: TrainOptions,
     *,
     valid: Any = None,
     imports: ImportOptions | None = None,
     fit: Fit | None = None,
-    resume: bool = False,
-    replace: bool = False,
     records: bool = True,
-    on_event: OnEvent | None = None,
 ) -> CreateReport:
-    """Train profile `name` from `data` and save it; `base` is called once the data is known to be usable.
+    """Train a profile from `data` and save it; the base is loaded once the data is known to be usable.
 
     `fit` is asked before, and may refuse the run or change what memory depends on.
 
     Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it. Under MLX's
     launcher all ranks train it together: rank 0 writes, the others return its report.
     """
-    on_event = on_event or ignore
-    began = time.monotonic()
-    folder = run_dir(store.home, name)
     team = find_team()
-    with team.together(), claimed(store, name, resume, replace) if team.leads else contextlib.nullcontext():
-        examples, imported = import_examples(data, imports)
-        on_event(imported)
-        examples, held = split(examples, valid, imports)
-        options = fit(examples, held, options) if fit is not None else options
-        at = base()
+    with team.together(), claimed(run) if team.leads else contextlib.nullcontext():
+        found = read_data(run, data, options, valid, imports)
+        rows, held_rows = found.rows, found.held_rows
+        options = fit(found, options) if fit is not None else options
+        at = run.base()
         detach(at.model)
         options = with_method(options, at.model)
-        rows, cut = crop(tokenize(examples, at.tokenizer, options.max_length), options.max_length)
-        if not rows:
-            raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
-        held_rows = tokenize(held, at.tokenizer, at.context_length)
         steps = check_run(at.model, rows, options, held_rows).steps
         wanted: dict[str, Any] = {
-            "data": data_digest(examples),
-            "held_out": data_digest(held),
+            "data": data_digest(found.examples),
+            "held_out": data_digest(found.held),
             "weights": at.info.weights,
             "tokenizer": at.info.tokenizer,
             "options": options.facts(),
         }
         team.check_same(wanted)
         if not team.leads:
-            trained = train(at.model, rows, options, held=held_rows, on_event=on_event, team=team)
+            trained = train(at.model, rows, options, held=held_rows, on_event=run.on_event, team=team)
             return _told(team.lead(None), trained.losses)
-        state = None
-        if resume:
+        state, folder = None, run.folder
+        if run.resume:
             facts = checkpoint.check_same(folder, wanted)
-            state = checkpoint.load(folder, lambda text: on_event(Noted(text)))
+            state = checkpoint.load(folder, lambda text: run.on_event(Noted(text)))
         else:
             checkpoint.remove(folder)
-            facts = {**wanted, "info": profile_info(name, now(), str(options.method))}
+            facts = {**wanted, "info": profile_info(run.name, now(), str(options.method))}
             checkpoint.begin(folder, facts)
         done = state.step if state is not None else 0
         log = RunLog(folder / LOG, done)
         log.write("resume" if done else "start", step=done, steps=steps, rows=len(rows), **wanted)
-        on_event(Prepared(len(rows), len(held), cut, steps, sum(row.targets for row in rows), done, log.path))
+        tokens = sum(row.targets for row in rows)
+        run.on_event(Prepared(len(rows), len(found.held), found.cut, steps, tokens, done, log.path))
         if held_rows and "base" not in facts:
-            facts["base"] = asdict(mean_of(at.model, held_rows, "held-out loss of the base", on_event))
+            facts["base"] = asdict(mean_of(at.model, held_rows, "held-out loss of the base", run.on_event))
             checkpoint.begin(folder, facts)
 
         def seen(event: Event) -> None:
             log.take(event)
-            on_event(event)
+            run.on_event(event)
 
+        logged = replace_fields(run, on_event=seen)
         result = train(at.model, rows, options, held=held_rows, folder=folder, state=state, on_event=seen, team=team)
         profile = Profile(
             info=facts["info"],
@@ -118,60 +119,57 @@ def train_profile(
                 "data_sha256": facts["data"],
                 "seed": options.seed,
                 "steps": result.step,
-                "train_rows": len(examples),
+                "train_rows": len(found.examples),
             },
             target_count=target_count(at.model),
             model_count=model_count(at.model),
-            tensors=_stored(at.model, result, rows, options, folder, seen),
+            tensors=_stored(logged, at.model, result, rows, options),
         )
-        report = measure_and_save(
-            store,
-            at.model,
-            name,
-            profile,
-            held,
-            held_rows,
-            Loss(**facts["base"]) if held_rows else None,
-            None,
-            replace or resume,
-            on_event,
-            began,
-            result.losses,
-            answers=BeforeAfter(held, at.tokenizer) if records else None,
-        )
+        held = HeldOut(found.held, held_rows, Loss(**facts["base"]) if held_rows else None)
+        answers = BeforeAfter(found.held, at.tokenizer) if records else None
+        report = replace_fields(measure_and_save(run, at.model, profile, held, answers), losses=result.losses)
         log.write("done", step=result.step, **report.metrics)
-        report = _keep_records(store, name, log, report, f"{name}: {options.method}, {result.steps} steps", records)
+        report = _keep_records(run, log, report, f"{run.name}: {options.method}, {result.steps} steps", records)
         checkpoint.remove(folder)
         with contextlib.suppress(TrainingError):  # a rank that is gone takes nothing from what is saved
             team.lead(report.to_dict())
     return report
 
 
+def read_data(
+    run: RunContext, data: Any, options: TrainOptions, valid: Any = None, imports: ImportOptions | None = None
+) -> TrainData:
+    """`data` as the base's tokenizer cuts it, split by the rule of `--valid`; no weight of the base is read."""
+    examples, imported = import_examples(data, imports)
+    run.on_event(imported)
+    examples, held = split(examples, valid, imports)
+    folder = pull(run.base_name, run.on_pull)
+    config = read_config(folder)
+    tokenizer = load_tokenizer(folder, config)
+    rows, cut = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
+    if not rows:
+        raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
+    return TrainData(examples, held, rows, tokenize(held, tokenizer, context_length(config)), cut)
+
+
 def _stored(
-    model: Any,
-    result: TrainResult,
-    rows: list[TokenRow],
-    options: TrainOptions,
-    folder: Path,
-    on_event: OnEvent,
+    run: RunContext, model: Any, result: TrainResult, rows: list[TokenRow], options: TrainOptions
 ) -> dict[str, DeltaTensor]:
-    """What the road stores of its arrays; those of a full-precision run are distilled first."""
+    """What the method stores of its arrays; those of a full-precision run are distilled first."""
     method = method_of(options, model)
     steps = options.refine_steps(result.steps)
     if steps and isinstance(method, SignMethod):
-        return refine(model, result.latents, method.planes, rows, options, steps, folder / REFINING, on_event)
+        return refine(model, result.latents, method.planes, rows, options, steps, run.folder / REFINING, run.on_event)
     return method.encode(result.latents)
 
 
-def _keep_records(
-    store: ProfileStore, name: str, log: RunLog, report: CreateReport, title: str, plot: bool
-) -> CreateReport:
+def _keep_records(run: RunContext, log: RunLog, report: CreateReport, title: str, plot: bool) -> CreateReport:
     """`report` with the log of the run, copied beside the profile, and the plot of it."""
-    place = log_path(store.home, name)
+    place = log_path(run.store.home, run.name)
     fsio.write_bytes(place, log.path.read_bytes(), mode=fsio.PRIVATE_FILE_MODE)
     picture = None
     if plot:
-        picture = plot_path(store.home, name)
+        picture = plot_path(run.store.home, run.name)
         losses = report.metrics["base_loss"], report.metrics["profile_loss"]
         plot_run(read(place), picture, title, *losses)
     return replace_fields(report, log=place, plot=picture)

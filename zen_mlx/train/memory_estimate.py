@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -11,17 +11,12 @@ import mlx.nn as nn
 from ..adapter.siblings import FAMILIES
 from ..adapter.targets import is_quantized, target_layers, targets
 from ..base.build import build
-from ..base.load import load_tokenizer
-from ..base.loaded import context_length
 from ..base.pull import pull
-from ..base.validate import read_config
 from ..config import TrainOptions
 from ..data.batches import batch_rows, packed_sizes
-from ..data.examples import Example
 from ..data.loss import EVAL_TOKENS, chunk_labels
-from ..data.tokens import TokenRow, crop, tokenize
-from ..errors import ConfigError, DataError, MemoryLimitError
-from ..events import Progress
+from ..data.tokens import TokenRow, crop
+from ..errors import ConfigError, MemoryLimitError
 from ..fsio import Json
 from ..memory import Batch, MemoryEstimate, ModelShape, TrainedArrays, estimate, machine_limit
 from ..memory.limits import CACHE_BYTES
@@ -259,31 +254,17 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-_MOST_EXAMPLES = 4000
+_FITTED_ROWS = 4000
 """Of more, the longest are looked at: they alone decide."""
 
 
 def fit_run(
-    base: str,
-    examples: Sequence[Example],
-    held: Sequence[Example],
-    options: TrainOptions,
-    limit_bytes: int | None = None,
-    progress: Progress | None = None,
+    base: str, rows: list[TokenRow], held: list[TokenRow], options: TrainOptions, limit_bytes: int | None = None
 ) -> FittedOptions:
     """The run of `options` against `limit_bytes` (None: the machine's); the base is fetched, not loaded."""
-    folder = pull(base, progress)
-    config = read_config(folder)
-    tokenizer = load_tokenizer(folder, config)
-    rows, _ = crop(tokenize(_longest(examples), tokenizer, options.max_length), options.max_length)
-    if not rows:
-        raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
-    held_rows = tokenize(_longest(held), tokenizer, context_length(config))
     limit, source = (limit_bytes, "the limit given") if limit_bytes is not None else machine_limit()
-    return fit_options(build(folder), rows, held_rows, options, limit, source)
+    return fit_options(build(pull(base)), _longest(rows), _longest(held), options, limit, source)
 
 
-def _longest(examples: Sequence[Example]) -> list[Example]:
-    if len(examples) <= _MOST_EXAMPLES:
-        return list(examples)
-    return sorted(examples, key=lambda example: len(str(example.text or example.messages)))[-_MOST_EXAMPLES:]
+def _longest(rows: list[TokenRow]) -> list[TokenRow]:
+    return rows if len(rows) <= _FITTED_ROWS else sorted(rows, key=lambda row: len(row.ids))[-_FITTED_ROWS:]

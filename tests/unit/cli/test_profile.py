@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zen_mlx import errors
 from zen_mlx.cli.inspect import _kind
 from zen_mlx.cli.main import main
 from zen_mlx.codec.factor_encode import encode_svd
@@ -194,6 +195,23 @@ def test_doctor_names_a_damaged_profile_and_fails(store: ProfileStore, capsys: p
     store.remove("two")
     assert main(["doctor"]) == 0
     assert "Everything works." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [(), ("-m", "smollm2-135m")])
+def test_a_file_is_looked_at_before_a_base_is_fetched(
+    options: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(
+        "# A project\n\nIts first lines are those of no profile, and there are more of them than a header has.\n"
+    )
+    document = _json(capsys, "profile", "import", str(file), *options, code=2)
+    assert isinstance(document, dict)
+    error = document["error"]
+    assert issubclass(getattr(errors, error["type"]), errors.FormatError)
+    assert (error["path"], error["expected"]) == (str(file), "a .bitdelta, safetensors or torch file")
+    assert "# A proj" in error["found"]
+    assert not (zen_home() / "bases").exists()
 
 
 def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,7 +68,12 @@ def read_foreign(path: str | os.PathLike[str]) -> Foreign:
             arrays = read_tensors(fd, size, source, fail, unsupported)
         else:
             found = "torch's format before 1.6" if head.startswith(_LEGACY_TORCH) else str(head[:8])
-            unsupported("unknown kind of delta file", field="magic", expected="see docs/format.md", found=found)
+            unsupported(
+                "unknown kind of delta file",
+                field="magic",
+                expected="a .bitdelta, safetensors or torch file",
+                found=found,
+            )
     if has_masks(arrays):
         origin, entries = read_masks(arrays, fail)
         return Foreign(source, origin, entries)
