@@ -1,4 +1,4 @@
-"""Claim .. measure -> save: what every way of making a profile begins and ends in, and the report of it."""
+"""The steps that all recipes share: claim the name, measure the profile, save it, report."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def claimed(run: RunContext) -> Iterator[None]:
         if resume and not unfinished:
             raise InputError(f"there is no unfinished run of {name!r} to resume", path=folder)
         if unfinished and not resume and not run.replace:
-            hint = "--resume goes on; --replace starts again"
-            raise InputError(f"an unfinished run of {name!r} lies here", path=folder, hint=hint)
+            hint = "--resume continues it; --replace starts again"
+            raise InputError(f"an unfinished run of {name!r} exists", path=folder, hint=hint)
         try:
             yield
         except KeyboardInterrupt as error:
             if str(error) or not checkpoint.exists(folder):
                 raise
-            raise KeyboardInterrupt("interrupted; --resume goes on with what is done") from error
+            raise KeyboardInterrupt("interrupted; --resume continues from what is done") from error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A few answers before and after a profile, as Markdown: for the eyes of the one who trained it, and of nobody else.
+"""Sample answers before and after a profile, as Markdown, for the one who trained it and nobody else.
 
 The file is 0600 under ZEN_HOME/reports and is the only thing a run leaves that quotes data: prompts of held-out rows,
 scrubbed whatever they were before, and what the models make of them.
