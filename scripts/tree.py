@@ -29,6 +29,7 @@ OTHERS = {
     "cuda_kernels/": "CUDA sources, shipped in the wheel",
     "examples/": "four data sets written by people, and a ready-made profile of each",
     "metal_kernels/": "Metal sources, shipped in the wheel",
+    "findings/": "surprises in other people's software, each a script that shows one",
     "scripts/quickstart": "install and run the demo",
     "scripts/test": "every check",
     "tests/attacks/": "hostile files: one test per rejection, and random damage",
