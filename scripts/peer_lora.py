@@ -176,7 +176,9 @@ if __name__ == "__main__":
         parser.add_argument("--model", default="smollm2-135m")
         parser.add_argument("--data", type=Path, default=EXAMPLES / "cynic.train.jsonl")
         parser.add_argument("--valid", type=Path, default=EXAMPLES / "cynic.valid.jsonl")
-        parser.add_argument("--methods", "--roads", default="factor:0.33", help="factor:BITS or sign, several with commas")
+        parser.add_argument(
+            "--methods", "--roads", default="factor:0.33", help="factor:BITS or sign, several with commas"
+        )
         parser.add_argument("--steps", type=int, default=3)
         parser.add_argument("--rows", type=int, default=16, help="rows of a step")
         parser.add_argument("--length", type=int, default=1024, help="most tokens of a row")

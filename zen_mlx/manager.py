@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .adapter.attach import Resident, attach, attached, check, detach, switch
+from .adapter.attach import Resident, apply_bitdelta, attached, check, detach, switch
 from .base import registry
 from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
@@ -26,29 +26,15 @@ from .profiles.merge import merge_profiles
 from .profiles.store import ProfileStore, base_of
 from .recipes.common import CreateReport, RunContext
 from .recipes.compress import compress_profile
-from .recipes.train import TrainData, read_data, train_profile
+from .recipes.train import read_data, train_profile
 from .train.memory_estimate import FittedOptions, fit_run
 
-__all__ = [
-    "ZenPersonalizationManager",
-    "apply_bitdelta",
-    "base_of",
-    "download_profile",
-    "load_profile",
-]
+__all__ = ["ZenPersonalizationManager", "apply_bitdelta", "base_of", "download_profile", "load_profile"]
 
 
 def load_profile(path: str | Path) -> Profile:
     """Read and verify the profile at `path`; `FormatError` for anything that is not a whole `.bitdelta`."""
     return read(path)
-
-
-def apply_bitdelta(model: Any, profile: Profile) -> Any:
-    """Put `profile` on the mlx-lm `model` in place and return that model; `TargetError` for names or shapes it lacks.
-
-    The model's weights have no name here, so the base's digest is not compared; `ZenPersonalizationManager` does that.
-    """
-    return attach(model, Resident.from_profile(profile, consume=False))
 
 
 class ZenPersonalizationManager:
@@ -75,7 +61,7 @@ class ZenPersonalizationManager:
         self.resident = ResidentProfiles()
         self.active: str | None = None
         self._on_pull = on_pull
-        self._on_note = on_note
+        self._on_note = on_note or (lambda text: None)
         self._base: Base | None = None
 
     @property
@@ -84,8 +70,7 @@ class ZenPersonalizationManager:
         if self._base is None:
             self._base = Base.load(self.model_name, self._on_pull)
             for note in self._base.info.notes:
-                if self._on_note is not None:
-                    self._on_note(note)
+                self._on_note(note)
         return self._base
 
     @property
@@ -123,26 +108,19 @@ class ZenPersonalizationManager:
         Secrets are scrubbed first. `me`: which sender of chats and mails is learned. `columns`: our fields -> those of
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
-        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets what `events.Event`
-        names. SIGINT saves the run and raises
-        `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill. `options`: the fields of
-        `config.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the losses and a few
-        answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may take
-        (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
+        `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets each `events.Event`.
+        SIGINT saves the run and raises `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill.
+        `options`: the fields of `config.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the
+        losses and a few answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may
+        take (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.
         """
         chosen = TrainOptions(config=self.config, **options)
-
-        def fit(found: TrainData, options: TrainOptions) -> TrainOptions:
-            fitted = fit_run(self.model_name, found.rows, found.held_rows, options, memory_limit)
-            fitted.check()
-            if fitted.options is not options and self._on_note is not None:
-                self._on_note("Gradient checkpointing is on: the run does not fit in memory without it.")
-            return fitted.options
-
         run = self._run(name, on_event, resume, replace)
         imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
         with self._without_profile():
-            return train_profile(run, data, chosen, valid=valid, imports=imports, fit=fit, records=records)
+            return train_profile(
+                run, data, chosen, valid=valid, imports=imports, memory_limit=memory_limit, records=records
+            )
 
     def plan_profile(
         self,
@@ -184,9 +162,16 @@ class ZenPersonalizationManager:
             return compress_profile(run, finetuned, CompressOptions(**options), text=text, valid=valid)
 
     def _run(self, name: str, on_event: OnEvent | None, resume: bool = False, replace: bool = False) -> RunContext:
-        on_event = on_event or ignore
         return RunContext(
-            self.store, self.model_name, lambda: self.base, name, resume, replace, on_event, self._on_pull
+            store=self.store,
+            base_name=self.model_name,
+            base=lambda: self.base,
+            name=name,
+            resume=resume,
+            replace=replace,
+            on_event=on_event or ignore,
+            on_note=self._on_note,
+            on_pull=self._on_pull,
         )
 
     def activate_profile(self, name: str) -> Any:

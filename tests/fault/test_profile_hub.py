@@ -531,7 +531,7 @@ def test_offline_and_hubs_that_are_not_there(hub: HubServer, store: ProfileStore
     assert zen(hub, "pull", "acme/style", "--replace", **gone)["profile"] == "style", "the cache has it"
     assert len(hub.seen) == before
     error = zen(hub, "push", "style", "acme/style", "--yes", token="hf_writer", code=1, **gone)
-    assert (error["type"], error["hint"]) == ("UploadError", "check the connection and run it again")
+    assert (error["type"], error["hint"]) == ("UploadError", "check the connection and try again")
     assert zen(hub, "push", "style", "acme/style", "--yes", code=2, HF_HUB_OFFLINE="1")["type"] == "InputError"
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import ConfigError, TargetError
+from ..format.spec import Profile
 from ..kernels.dispatch import Operand, backend
 from .layers import join_siblings, remove_delta, set_delta
 from .merge import merge, merge_within_bound
@@ -244,6 +245,14 @@ def switch(model: nn.Module, resident: Resident | None) -> nn.Module:
         _resolve(state.slots, resident, state.mode)
     state.commit(resident, state.prepare(resident))
     return model
+
+
+def apply_bitdelta(model: Any, profile: Profile) -> Any:
+    """Put `profile` on the mlx-lm `model` in place and return that model; `TargetError` for names or shapes it lacks.
+
+    The model's weights have no name here, so the base's digest is not compared; `ZenPersonalizationManager` does that.
+    """
+    return attach(model, Resident.from_profile(profile, consume=False))
 
 
 def detach(model: nn.Module) -> nn.Module:

@@ -48,7 +48,7 @@ def measure_quality(
     rows = []
     for name in names:
         data = examples_dir() / f"{name if name in DOMAINS else 'hacker'}.valid.jsonl"
-        found = evaluate(manager, data, [name], limit=_QUICK_ROWS if quick else None, on_event=_stage(report))
+        found = evaluate(manager, data, [name], limit=_QUICK_ROWS if quick else None, on_event=stage_events(report))
         base, own = found["results"]
         rows.append(
             {
@@ -125,10 +125,12 @@ def _text(file: Path | None) -> tuple[str, str]:
     return f"pydoc_data.topics of Python {platform.python_version()}: the language reference (PSF licence)", ordered
 
 
-def _stage(report: Progress) -> OnEvent:
+def stage_events(report: Progress, prefix: str = "") -> OnEvent:
+    """An `OnEvent` that reports the stages, each as `prefix` and its name."""
+
     def on_event(event: Event) -> None:
         if isinstance(event, Stage):
-            report(event.name, event.done, event.total or None)
+            report(f"{prefix}{event.name}", event.done, event.total or None)
 
     return on_event
 

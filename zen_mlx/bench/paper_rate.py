@@ -14,11 +14,12 @@ from typing import Any
 from ..encode.layer_stats import LayerStats
 from ..eval.plot import RatePoint, plot_rate
 from ..eval.report import evaluate
-from ..events import Event, Progress, Stage
+from ..events import Progress
 from ..format.read import read_header
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..paths import examples_dir
+from .paper_quality import stage_events
 
 Encode = Callable[[ZenPersonalizationManager, str, str], list[LayerStats]]
 """Compress the fine-tune (last) into the manager's profile of that name."""
@@ -68,13 +69,10 @@ def measure_rate(
         errors[codec] = total_error(encode(manager, names[codec], finetune))
     report("compressing", len(chosen), len(chosen))
 
-    def on_event(event: Event) -> None:
-        if isinstance(event, Stage):
-            report(f"loss of {event.name}", event.done, event.total or None)
-
     source = data or examples_dir() / "cynic.valid.jsonl"
     limit = _QUICK_ROWS if quick else None
-    found = evaluate(manager, source, list(names.values()), reference=finetune, limit=limit, on_event=on_event)
+    told = stage_events(report, "loss of ")
+    found = evaluate(manager, source, list(names.values()), reference=finetune, limit=limit, on_event=told)
     by_name = {each["profile"]: each for each in found["results"]}
     rows = []
     for codec, name in names.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from .. import paths
 from ..errors import InputError
+from ..hub import settings
 from . import _view
 from ._options import AsJson, Model, ProfileName, Replace
 
@@ -51,7 +51,7 @@ def push_profile(
     from ..profiles.push import plan_push, push
     from ..profiles.store import ProfileStore
 
-    _quiet_library(as_json)
+    settings.quiet(not as_json and sys.stderr.isatty())
     plan = plan_push(ProfileStore(paths.zen_home()), name, repo, private=private, revision=revision)
     if not as_json:
         for line in _plan_lines(plan):
@@ -108,7 +108,7 @@ def pull_profile(
     from ..profiles.download import local_copy
     from ..profiles.store import ProfileStore
 
-    _quiet_library(True)
+    settings.quiet(False)
     source = parse(repo) if repo.startswith(("http://", "https://")) else hub_source(repo)
     store = ProfileStore(paths.zen_home())
     if name is not None:
@@ -172,12 +172,12 @@ def _name_in(path: str, found: Any, url: str) -> str:
 
 def _plan_lines(plan: PushPlan) -> list[str]:
     who = "private: you and those you let in" if plan.private else "public: everyone can read it"
-    there = "there already" if plan.parent is not None else "will be made"
+    there = "there already" if plan.found.commit is not None else "will be made"
     card = "the profile's card" if plan.card is not None else "the repository has its own: it stays as it is"
     lines = [
         ("to", f"{plan.endpoint}/{plan.repo} ({there})"),
         ("visible to", who),
-        ("branch", (plan.revision or "main") + (" (will be made)" if plan.new_branch else "")),
+        ("branch", (plan.revision or "main") + (" (will be made)" if plan.found.new_branch else "")),
         (
             "file",
             f"{plan.file}  {_view.size(plan.file_bytes)}" + ("  (replaces the one there)" if plan.replaces else ""),
@@ -187,13 +187,3 @@ def _plan_lines(plan: PushPlan) -> list[str]:
         ("what the file says", f"`zen profile show {plan.profile}`; it holds numbers and digests, no text"),
     ]
     return ["This will be sent, and nothing else:", *(f"  {label:<20}{value}" for label, value in lines)]
-
-
-def _quiet_library(no_bars: bool) -> None:
-    """huggingface_hub's log and bars: only where someone watches, and the errors are told by us."""
-    from huggingface_hub.utils import disable_progress_bars, logging
-
-    if "HF_HUB_VERBOSITY" not in os.environ:
-        logging.set_verbosity_error()
-    if (no_bars or not sys.stderr.isatty()) and "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
-        disable_progress_bars()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from ..events import Evaluated, Event, ImportReport, Noted, OnEvent, Prepared, Stage, StepReport, ignore
 from . import _view
 from ._training import TrainingFigures
 
 if TYPE_CHECKING:
-    from ..events import Event, OnEvent, Prepared
     from ..recipes.common import CreateReport
 
-_PLAIN_EVERY_S = 15.0
 _STEPS = "steps"
 
 
@@ -30,8 +28,6 @@ def run_events(quiet: bool) -> Iterator[OnEvent]:
         with Live() as live:
             yield _teller(live)
     elif quiet:
-        from ..events import ignore
-
         yield ignore
     else:
         yield _teller(_Lines())
@@ -51,7 +47,6 @@ class View(Protocol):
 
 def _teller(view: View) -> OnEvent:
     """The function that shows a run's events in `view`."""
-    from ..events import Evaluated, ImportReport, Noted, Prepared, Stage, StepReport
     from .data import notices
 
     training = TrainingFigures()
@@ -76,31 +71,18 @@ def _teller(view: View) -> OnEvent:
     return tell
 
 
-class _Lines:
+class _Lines(_view.Lines):
     """Plain lines on stderr: the first and last step, and one in a while."""
 
-    def __init__(self) -> None:
-        self._stage, self._at = "", -_PLAIN_EVERY_S
-
-    def notice(self, text: str) -> None:
-        _view.notice(text)
-
-    def stage(self, name: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if name == self._stage and now - self._at < _PLAIN_EVERY_S:
-            return
-        share = f" {100 * done // total} %" if total and name == self._stage else ""
-        _view.notice(f"{name}{share}")
-        self._stage, self._at = name, now
+    notice = staticmethod(_view.notice)
+    stage = _view.Lines.__call__
 
     def begin(self, done: int, steps: int) -> None:
-        self._stage, self._at = "", -_PLAIN_EVERY_S
+        self.description = ""
 
     def training(self, training: TrainingFigures, step: int, steps: int) -> None:
-        now = time.monotonic()
-        if now - self._at >= _PLAIN_EVERY_S or step == steps or self._stage != _STEPS:
+        if self.due(_STEPS, step == steps):
             _view.notice(f"step {step}/{steps}  {training.line()}")
-            self._stage, self._at = _STEPS, now
 
 
 def summary(report: CreateReport, held_out_rows: int | None) -> list[tuple[str, str]]:

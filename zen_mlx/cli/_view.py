@@ -112,27 +112,29 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
         with _bars() as report:
             yield report
     elif quiet:
-        yield _silent
+        yield lambda description, done, total: None
     else:
-        yield _Lines()
+        yield Lines()
 
 
-def _silent(description: str, done: int, total: int | None) -> None:
-    """Nothing: the output is one JSON document."""
+class Lines:
+    """A line on stderr for each new description, and one in a while."""
 
-
-class _Lines:
     def __init__(self) -> None:
-        self._description = ""
-        self._at = 0.0
+        self.description, self.at = "", 0.0
 
     def __call__(self, description: str, done: int, total: int | None) -> None:
+        share = f" {100 * done // total} %" if total and description == self.description else ""
+        if self.due(description):
+            notice(f"{description}{share}")
+
+    def due(self, description: str, anyway: bool = False) -> bool:
+        """Whether it is time for a line of `description`, which is then taken to be written."""
         now = time.monotonic()
-        if description == self._description and now - self._at < _PLAIN_EVERY_S:
-            return
-        share = f" {100 * done // total} %" if total and description == self._description else ""
-        notice(f"{description}{share}")
-        self._description, self._at = description, now
+        if not anyway and description == self.description and now - self.at < _PLAIN_EVERY_S:
+            return False
+        self.description, self.at = description, now
+        return True
 
 
 @contextlib.contextmanager

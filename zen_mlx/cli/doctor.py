@@ -183,12 +183,12 @@ def _base(advice: list[str]) -> dict[str, Any]:
 
 
 def _hub() -> dict[str, Any]:
-    from huggingface_hub import constants
+    from ..hub.settings import endpoint, is_offline
 
-    if constants.HF_HUB_OFFLINE:
-        return {"endpoint": constants.ENDPOINT, "state": "offline", "reason": "HF_HUB_OFFLINE is set"}
-    reason = _reach(constants.ENDPOINT)
-    return {"endpoint": constants.ENDPOINT, "state": "unreachable" if reason else "reachable", "reason": reason}
+    if is_offline():
+        return {"endpoint": endpoint(), "state": "offline", "reason": "HF_HUB_OFFLINE is set"}
+    reason = _reach(endpoint())
+    return {"endpoint": endpoint(), "state": "unreachable" if reason else "reachable", "reason": reason}
 
 
 def _reach(url: str) -> str | None:

@@ -20,7 +20,11 @@ def prompt_of(example: Example) -> list[dict[str, Any]]:
 
 
 def greedy_answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], most_tokens: int, progress: Count | None = None
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    most_tokens: int,
+    progress: Count = lambda done, total: None,
 ) -> list[tuple[str, bool]]:
     """(text, whether it was cut off) for the token ids of each prompt: the likeliest token again and again.
 
@@ -28,12 +32,10 @@ def greedy_answers(
     """
     answers = []
     for done, ids in enumerate(prompts):
-        if progress is not None:
-            progress(done, len(prompts))
+        progress(done, len(prompts))
         room = min(most_tokens, context_length(model) - len(ids))
         decoding = Decoding(model, tokenizer, ids, Sampling(max(1, room), 0.0, seed=0))
         text = "".join(decoding)
         answers.append((text, decoding.finish_reason == "length"))
-    if progress is not None:
-        progress(len(prompts), len(prompts))
+    progress(len(prompts), len(prompts))
     return answers

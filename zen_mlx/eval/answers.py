@@ -50,7 +50,9 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
     return [prompts[index] for index in sorted(picked)]
 
 
-def greedy_answers(model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count | None = None) -> list[str]:
+def greedy_answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count = lambda done, total: None
+) -> list[str]:
     """`engine.greedy.greedy_answers` of at most `ANSWER_TOKENS` tokens."""
     ids = [render(tokenizer, prompt) for prompt in prompts]
     return [text.strip() for text, _ in greedy.greedy_answers(model, tokenizer, ids, ANSWER_TOKENS, progress)]

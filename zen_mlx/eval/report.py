@@ -23,7 +23,7 @@ from ..base.validate import read_config
 from ..data.examples import data_digest, load_files
 from ..data.tokens import TokenRow, tokenize
 from ..errors import ConfigError
-from ..events import Count, OnEvent, Stage, ignore, stage, stages
+from ..events import OnEvent, Stage, ignore, stage, stages
 from ..fsio import Json
 from ..manager import ZenPersonalizationManager
 from ..recipes.common import retention
@@ -44,11 +44,8 @@ class _Work:
     limit: int | None
     on_event: OnEvent
 
-    def progress(self, name: str) -> Count:
-        return stage(self.on_event, name)
-
     def answers(self, model: Any, name: str) -> list[str]:
-        progress = self.progress(f"answers of {name}")
+        progress = stage(self.on_event, f"answers of {name}")
         return answers.greedy_answers(model, self.tokenizer, self.prompts, progress) if self.prompts else []
 
     def tasks(self, model: nn.Module, name: str) -> Json:
@@ -148,7 +145,7 @@ def _layers(
     manager: ZenPersonalizationManager, reference: Reference, profiles: Sequence[str], work: _Work
 ) -> dict[str, dict[str, float]]:
     whole = {name: manager.store.load(name) for name in profiles}
-    return layer_errors(reference, manager.model_name, whole, work.progress("layers"))
+    return layer_errors(reference, manager.model_name, whole, stage(work.on_event, "layers"))
 
 
 def _ask(reference: Reference, manager: ZenPersonalizationManager, work: _Work) -> _Compared:
@@ -157,7 +154,7 @@ def _ask(reference: Reference, manager: ZenPersonalizationManager, work: _Work) 
     base_bytes = sum(file.stat().st_size for file in pull(manager.model_name).glob("*.safetensors"))
     said = work.answers(model, "reference")
     scores = work.tasks(model, "reference")
-    logits, measured = keep_logits(model, work.rows, base_bytes, work.progress("reference"))
+    logits, measured = keep_logits(model, work.rows, base_bytes, stage(work.on_event, "reference"))
     del model
     gc.collect()
     mx.clear_cache()
@@ -182,7 +179,9 @@ def _results(
     for name in (None, *profiles):
         with manager.using(name):
             shown = name or "base"
-            found = measure(manager.model, work.rows, compared.logits if compared else None, work.progress(shown))
+            found = measure(
+                manager.model, work.rows, compared.logits if compared else None, stage(work.on_event, shown)
+            )
             base = found.nats if name is None else base
             yield {
                 "profile": name,

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, InputError
 from ..fsio import Json
+from ..hub.settings import offline
 from .answers import INSTALL
 
 if TYPE_CHECKING:
@@ -159,35 +160,28 @@ def _network(allowed: bool) -> Iterator[None]:
     if allowed:
         yield
         return
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ[name] for name in names if name in os.environ}
     os.environ.update(dict.fromkeys(names, "1"))
     try:
         import datasets
         import evaluate
         import nltk
-        from huggingface_hub import constants
 
         places: list[tuple[Any, str, Any]] = [
-            (constants, "HF_HUB_OFFLINE", True),
             (datasets.config, "HF_HUB_OFFLINE", True),
             (datasets.config, "HF_DATASETS_OFFLINE", True),
             (evaluate.config, "HF_EVALUATE_OFFLINE", True),
             (nltk, "download", lambda *_, **__: False),
         ]
-        kept = [(place, key, getattr(place, key)) for place, key, _ in places]
-        for place, key, value in places:
-            setattr(place, key, value)
-        try:
-            yield
-        finally:
-            for place, key, value in kept:
+        with offline(), contextlib.ExitStack() as stack:
+            for place, key, value in places:
+                stack.callback(setattr, place, key, getattr(place, key))
                 setattr(place, key, value)
+            yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in names:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..errors import InputError
 from ..paths import SUFFIX
@@ -87,11 +87,6 @@ def shown(url: str) -> str:
         return urlunsplit((parts.scheme, host, parts.path, "", ""))
     except ValueError:
         return url
-
-
-def file_url(endpoint: str, source: HubSource) -> str:
-    """The address of that file's page, for people."""
-    return f"{endpoint}/{source.repo}/blob/{quote(source.revision or 'main', safe='')}/{quote(source.file or '')}"
 
 
 def _on_the_hub(url: str) -> HubSource | None:

@@ -23,6 +23,7 @@ from ..paths import SUFFIX
 from .address import HubSource, check_file, shown
 from .errors import hub_errors, no_hub, patiently, transport_error
 from .resume import PIECE_BYTES, Broken, Response, body_range, own_part, transfer
+from .settings import cache_dir, is_offline
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -46,9 +47,7 @@ def fetch(source: HubSource, progress: Progress | None = None) -> HubFile:
     HF_HUB_OFFLINE, or a hub that cannot be reached: what the cache has. Raises `ProfileNotFoundError` (repository,
     revision, file), `InputError` (several profiles, none chosen), `DownloadError`, `StorageError`.
     """
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         found = _cached(source)
         if found is None:
             raise DownloadError(
@@ -75,7 +74,7 @@ def _fetch(source: HubSource, progress: Progress | None) -> HubFile:
         assert source.file is not None
         url = hf_hub_url(source.repo, source.file, revision=source.revision)
         facts = patiently(lambda: get_hf_file_metadata(url, token=get_token()))
-        cache, etag = _cache(), facts.etag or ""
+        cache, etag = cache_dir(), facts.etag or ""
         if not _SAFE.fullmatch(etag) or not _SAFE.fullmatch(facts.commit_hash or ""):
             raise no_hub(DownloadError, f"ETag {etag!r}, X-Repo-Commit {facts.commit_hash!r}")
         if _SHA256.fullmatch(etag) or _GIT_SHA1.fullmatch(etag):
@@ -178,12 +177,6 @@ def _cached(source: HubSource) -> HubFile | None:
     except LocalEntryNotFoundError:
         return None
     return HubFile(source, path, _commit(path, source), cached=True)
-
-
-def _cache() -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def _commit(path: Path, source: HubSource) -> str:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-from ..errors import DownloadError, InputError, ProfileNotFoundError, UploadError, ZenError
+from ..errors import DownloadError, InputError, ModelNotFoundError, ProfileNotFoundError, UploadError, ZenError
 from .address import HubSource
+from .settings import endpoint, has_token
 
 T = TypeVar("T")
 Failed = type[DownloadError] | type[UploadError]
+Missing = type[ModelNotFoundError]
 MAX_WAIT_S = 60
 _TRIES = 5
-_LOG_IN = "set HF_TOKEN or run `hf auth login`"
+LOG_IN = "set HF_TOKEN or run `hf auth login`"
 
 
 def transport_error() -> type[Exception]:
@@ -46,8 +48,11 @@ def retry_after_s(error: Any) -> int | None:
 
 
 @contextlib.contextmanager
-def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None]:
-    """Turn what the hub and the network raise in the block into `kind`, `ProfileNotFoundError` or `InputError`."""
+def hub_errors(source: HubSource, kind: Failed = DownloadError, missing: Missing | None = None) -> Iterator[None]:
+    """Turn what the hub and the network raise in the block into `kind`, `ProfileNotFoundError` or `InputError`.
+
+    missing: raised where `source` is not of a profile, and only for a repository that is not there or has no valid name.
+    """
     from huggingface_hub.errors import (
         EntryNotFoundError,
         FileMetadataError,
@@ -66,12 +71,12 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
         raise kind(
             f"the hub gives {source.repo} only to users who accepted its terms",
             field="repo",
-            hint=f"accept them on the page of {source.repo}, then {_LOG_IN}",
+            hint=f"accept them on the page of {source.repo}, then {LOG_IN}",
         ) from error
     except RepositoryNotFoundError as error:
-        _no_repository(source, error)
+        _no_repository(source, error, missing)
     except RevisionNotFoundError as error:
-        raise ProfileNotFoundError(
+        raise (kind if missing else ProfileNotFoundError)(
             f"{source.repo} has no revision {source.revision or 'main'!r}",
             field="revision",
             hint="name a branch, a tag or a commit of it, or leave the revision out",
@@ -79,32 +84,31 @@ def hub_errors(source: HubSource, kind: Failed = DownloadError) -> Iterator[None
     except LocalEntryNotFoundError as error:
         _no_connection(kind, error)
     except EntryNotFoundError as error:
-        raise ProfileNotFoundError(
+        raise (kind if missing else ProfileNotFoundError)(
             f"{source.repo} has no file {source.file!r}" + (f" at {source.revision}" if source.revision else ""),
             field="file",
             hint="leave --file out to see which profiles it holds",
         ) from error
     except HFValidationError as error:
-        raise InputError("not a hub repository", field="repo", expected="OWNER/NAME", found=source.repo) from error
+        raise (missing or InputError)(
+            "not a hub repository", field="repo", expected="OWNER/NAME", found=source.repo
+        ) from error
     except LocalTokenNotFoundError as error:
-        raise InputError("the hub requires a login", field="token", hint=_LOG_IN) from error
+        raise InputError("the hub requires a login", field="token", hint=LOG_IN) from error
     except HfHubHTTPError as error:
-        _status(source, kind, error)
+        _status(source, kind, error, missing)
     except (FileMetadataError, ValueError, KeyError, TypeError) as error:  # the last three: a document of another shape
         raise no_hub(kind, first_line(error)) from error
     except (transport_error(), ConnectionError, TimeoutError) as error:
         _no_connection(kind, error)
+    except OSError as error:
+        raise kind("the transfer broke off", found=first_line(error), hint="try again") from error
 
 
 def no_hub(kind: Failed, found: str) -> ZenError:
     """Something answers, such as the login page of a network, but it is no hub."""
     hint = "check HF_ENDPOINT, and any proxy or login page before the hub"
-    return kind("the server does not answer like a hub", path=_endpoint(), found=found, hint=hint)
-
-
-def no_token() -> InputError:
-    """Nobody is logged in, and the hub takes files from those it knows only."""
-    return InputError("a push needs a hub token with write permission", field="token", hint=_LOG_IN)
+    return kind("the server does not answer like a hub", path=endpoint(), found=found, hint=hint)
 
 
 def first_line(error: BaseException) -> str:
@@ -114,40 +118,32 @@ def first_line(error: BaseException) -> str:
 
 
 def _no_connection(kind: Failed, error: BaseException) -> NoReturn:
-    hint = "check the connection and run it again"
-    raise kind("the hub cannot be reached", path=_endpoint(), found=first_line(error), hint=hint) from error
+    hint = "check the connection and try again"
+    raise kind("the hub cannot be reached", path=endpoint(), found=first_line(error), hint=hint) from error
 
 
-def _no_repository(source: HubSource, error: Any) -> NoReturn:
-    raise ProfileNotFoundError(
+def _no_repository(source: HubSource, error: Any, missing: Missing | None) -> NoReturn:
+    raise (missing or ProfileNotFoundError)(
         f"the hub has no repository {source.repo}, or it is private",
         field="repo",
         found=source.repo,
-        hint=f"check the name; if it is private, {_LOG_IN}",
+        hint=f"check the name; if it is private, {LOG_IN}",
     ) from error
 
 
-def _status(source: HubSource, kind: Failed, error: Any) -> NoReturn:
-    from huggingface_hub import get_token
-
+def _status(source: HubSource, kind: Failed, error: Any, missing: Missing | None) -> NoReturn:
     status = error.response.status_code
     said = getattr(error, "server_message", None)
     found = f"HTTP {status}" + (f": {said.strip().splitlines()[0][:200]}" if said and said.strip() else "")
-    if status == 401 and get_token() is None:
-        _no_repository(source, error)
+    if status == 401 and not has_token():
+        _no_repository(source, error, missing)
     if status == 401:
-        raise kind("the hub does not accept the token", field="token", found=found, hint=_LOG_IN) from error
+        raise kind("the hub does not accept the token", field="token", found=found, hint=LOG_IN) from error
     if status == 403:
         hint = "use a token with that permission: HF_TOKEN, or `hf auth login`"
         raise kind(f"the token does not allow this for {source.repo}", field="token", found=found, hint=hint) from error
     if status == 429:
         wait = retry_after_s(error)
         when = f"in {wait} s" if wait is not None else "in a few minutes"
-        raise kind("too many requests to the hub", path=_endpoint(), found=found, hint=f"try again {when}") from error
-    raise kind("the hub refused the request", path=_endpoint(), found=found, hint="try again later") from error
-
-
-def _endpoint() -> str:
-    from huggingface_hub import constants
-
-    return str(constants.ENDPOINT)
+        raise kind("too many requests to the hub", path=endpoint(), found=found, hint=f"try again {when}") from error
+    raise kind("the hub refused the request", path=endpoint(), found=found, hint="try again later") from error

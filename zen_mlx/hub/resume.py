@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import fsio
 from ..errors import DownloadError, InputError, UnsupportedFormat
-from ..events import Progress
+from ..events import Progress, report
 from ..format.spec import MAGIC
 
 TRIES = 4
@@ -82,8 +82,7 @@ def transfer(open_at: Open, part: Path, where: str, total: int | None = None, pr
                     hint="check the connection and run it again: it continues where it stopped",
                 ) from error
             time.sleep(_PAUSE_S * 2 ** (TRIES - left))
-    if progress is not None:
-        progress(where, _size(part), total)
+    report(progress, where, _size(part), total)
 
 
 def _one_try(open_at: Open, part: Path, where: str, total: int | None, progress: Progress | None) -> int | None:
@@ -108,8 +107,7 @@ def _one_try(open_at: Open, part: Path, where: str, total: int | None, progress:
                 if not checked and done >= len(MAGIC):
                     _check_start(part, where)
                     checked = True
-                if progress is not None:
-                    progress(where, done, total)
+                report(progress, where, done, total)
     if total is not None and done != total:
         raise Broken(f"{done} of {total} bytes", keep=done < total)
     return total

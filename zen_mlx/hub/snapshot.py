@@ -9,6 +9,9 @@ from typing import Any
 from .. import fsio
 from ..errors import DownloadError, ModelNotFoundError
 from ..events import Progress, report
+from .address import HubSource
+from .errors import hub_errors
+from .settings import cache_dir, is_offline
 
 # Weights, configuration and tokenizer only: never code.
 PATTERNS = ["*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "tiktoken.model", "*.txt", "*.jinja"]
@@ -31,18 +34,9 @@ def cached(repos: Sequence[str], is_complete: Callable[[Path], bool]) -> Path | 
 
 def download(name: str, repos: Sequence[str], progress: Progress | None = None) -> Path:
     """The snapshot of the first of `repos` that exists, downloaded; base model `name` is made of it."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import snapshot_download
 
-    # The HTTP client differs between versions of huggingface_hub; its errors are the base of the hub's own.
-    transport: Any = HfHubHTTPError.__mro__[1]
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         raise DownloadError(
             f"{name} is not on this machine and HF_HUB_OFFLINE forbids fetching it",
             field="model",
@@ -51,32 +45,16 @@ def download(name: str, repos: Sequence[str], progress: Progress | None = None) 
         )
     for repo in repos:
         try:
-            with fsio.storage_errors(Path(constants.HF_HUB_CACHE)):
-                folder = snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress))
-        except GatedRepoError as error:
-            raise DownloadError(
-                f"the hub gives {repo} only to users who accepted its terms",
-                field="model",
-                hint=f"accept them at https://huggingface.co/{repo} and set HF_TOKEN",
-            ) from error
-        except RepositoryNotFoundError:
-            continue
-        except HFValidationError as error:
-            raise ModelNotFoundError("not a valid repository id", field="model", found=repo) from error
-        except (LocalEntryNotFoundError, HfHubHTTPError, transport, OSError) as error:
-            raise DownloadError(
-                f"fetching {repo} failed",
-                field="model",
-                found=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-                hint="check the connection and try again: files that arrived whole are kept",
-            ) from error
-        return Path(folder)
+            with hub_errors(HubSource(repo), missing=ModelNotFoundError), fsio.storage_errors(cache_dir()):
+                return Path(snapshot_download(repo, allow_patterns=PATTERNS, tqdm_class=_bar(repo, progress)))
+        except ModelNotFoundError as error:
+            missing = error
     raise ModelNotFoundError(
         f"the hub has no {' nor '.join(repos)}, or it is private",
         field="model",
         found=name,
         hint="set HF_TOKEN if it is private; zen models list shows the names that are built in",
-    )
+    ) from missing
 
 
 def _bar(repo: str, progress: Progress | None) -> Any:

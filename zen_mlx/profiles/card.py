@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from ..format.spec import Facts
+from ..hub.publish import card_facts, parse_card
 from ..paths import SUFFIX
 
 LIBRARY = "zen-mlx"
@@ -42,11 +43,9 @@ def make_card(existing: str | None, facts: Facts, repo: str, file: str, base_mod
 
     existing: the one that is there. base_model: the base's hub id, where it has one.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
     license_id = _license(facts)
     if existing is None:
-        data = ModelCardData(
+        head = card_facts(
             base_model=base_model,
             base_model_relation="adapter" if base_model else None,
             library_name=LIBRARY,
@@ -54,11 +53,11 @@ def make_card(existing: str | None, facts: Facts, repo: str, file: str, base_mod
             pipeline_tag="text-generation",
             tags=list(TAGS),
         )
-        return f"---\n{data.to_yaml()}\n---\n\n{_title(repo)}\n{_section(facts, repo, file)}"
+        return f"---\n{head}\n---\n\n{_title(repo)}\n{_section(facts, repo, file)}"
     marked = _MARK.findall(existing)
     if not marked:
         return None
-    card = ModelCard(existing, ignore_metadata_errors=True)
+    card = parse_card(existing)
     kept: Any = card.data
     others = [name for name in marked if name != file]
     bases = kept.get("base_model") or []

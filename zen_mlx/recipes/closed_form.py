@@ -103,8 +103,7 @@ class Compression:
             if model is not None:
                 detach(model)
         if not {**fixed, **made}:
-            base_name = self.tuned.base_name
-            raise InputError(f"the fine-tune does not differ from {base_name}: nothing to keep", path=self.tuned.folder)
+            raise InputError(f"no change from {self.tuned.base_name}: nothing to keep", path=self.tuned.folder)
         self._check_size({**fixed, **made})
         return {**fixed, **made}, [*stats, *more]
 
@@ -123,17 +122,16 @@ class Compression:
         self, only: Sequence[str] | None, order: Sequence[str], parts_of: Any, stage: str
     ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
         """`encode` over the names of `only` (None: all of them, the targets last and in `order`)."""
-        tuned = self.tuned
-        known = set(tuned.names)
+        known = set(self.tuned.names)
         names = [name for name in (order if only is None else only) if name in known]
         if only is None:
-            names = [name for name in tuned.names if name not in set(order)] + names
+            names = [name for name in self.tuned.names if name not in set(order)] + names
         return encode(
             names,
-            tuned.base_of,
-            tuned.tuned_of,
-            targets=tuned.targets,
-            growing=tuned.shapes,
+            self.tuned.base_of,
+            self.tuned.tuned_of,
+            targets=self.tuned.targets,
+            growing=self.tuned.shapes,
             parts_of=parts_of,
             progress=lambda tensor, done, total: self.on_event(Stage(stage, done, total or 0)),
         )

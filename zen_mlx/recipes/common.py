@@ -43,6 +43,7 @@ class RunContext:
     resume: bool = False
     replace: bool = False
     on_event: OnEvent = ignore
+    on_note: Callable[[str], None] = lambda text: None  # gets what its user should know, a sentence each
     on_pull: Progress | None = None
     began: float = field(default_factory=time.monotonic)
 

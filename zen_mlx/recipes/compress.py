@@ -28,13 +28,11 @@ from .closed_form import Compression
 from .common import CreateReport, HeldOut, RunContext, claimed, mean_of, measure_and_save
 from .finetune import open_finetune
 
-__all__ = ["CompressOptions", "compress_profile"]
-
 BABBLE_TOKENS = 96
 
 
 def compress_profile(
-    run: RunContext, finetuned: str, options: CompressOptions | None = None, *, text: Any = None, valid: Any = None
+    run: RunContext, finetuned: str, options: CompressOptions, *, text: Any = None, valid: Any = None
 ) -> CreateReport:
     """Encode `finetuned` - base as a profile and save it, one tensor of each in memory at a time.
 
@@ -43,7 +41,6 @@ def compress_profile(
     measured when `valid` is given. Only text and `valid` need models loaded whole, one at a time.
     SIGINT saves the distillation and raises `train.trainer.Interrupted`; `run.resume` goes on from there.
     """
-    options = options or CompressOptions()
     if text is None:
         if run.resume:
             raise InputError("only a distillation can be resumed", field="distill", expected="the same data as before")

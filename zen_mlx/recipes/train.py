@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..train import checkpoint
 from ..train.distill import refine
 from ..train.distributed import process_group as find_team
 from ..train.log import LOG, RunLog, read
+from ..train.memory_estimate import fit_run
 from ..train.methods import SignMethod, with_method
 from ..train.plot import plot_run
 from ..train.trainer import TrainResult, check_run, method_of, train
@@ -48,10 +48,6 @@ class TrainData:
     cut: int
 
 
-Fit = Callable[[TrainData, TrainOptions], TrainOptions]
-"""options -> options of a run that fits in memory; `MemoryLimitError` where there is none."""
-
-
 def train_profile(
     run: RunContext,
     data: Any,
@@ -59,13 +55,12 @@ def train_profile(
     *,
     valid: Any = None,
     imports: ImportOptions | None = None,
-    fit: Fit | None = None,
+    memory_limit: int | None = None,
     records: bool = True,
 ) -> CreateReport:
     """Train a profile from `data` and save it; the base is loaded once the data is known to be usable.
 
-    `fit` is asked before, and may refuse the run or change what memory depends on.
-
+    Before that, `MemoryLimitError` where the run would take more than `memory_limit` bytes (None: what the machine has).
     Its log is kept beside it, and with `records` the plot of its losses and a few answers before and after it. Under MLX's
     launcher all ranks train it together: rank 0 writes, the others return its report.
     """
@@ -73,10 +68,12 @@ def train_profile(
     with team.together(), claimed(run) if team.leads else contextlib.nullcontext():
         found = read_data(run, data, options, valid, imports)
         rows, held_rows = found.rows, found.held_rows
-        options = fit(found, options) if fit is not None else options
+        fitted = fit_run(run.base_name, rows, held_rows, options, memory_limit).check()
+        if fitted is not options:
+            run.on_note("Gradient checkpointing is on: the run does not fit in memory without it.")
         at = run.base()
         detach(at.model)
-        options = with_method(options, at.model)
+        options = with_method(fitted, at.model)
         steps = check_run(at.model, rows, options, held_rows).steps
         wanted: dict[str, Any] = {
             "data": data_digest(found.examples),

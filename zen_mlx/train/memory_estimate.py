@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -53,7 +54,7 @@ def model_shape(model: nn.Module) -> ModelShape:
         heads=_heads(model),
         width=_width(model, shapes),
         vocabulary=head,
-        target_bytes=4 * sum(_size(shape) for shape in shapes.values()),
+        target_bytes=4 * sum(math.prod(shape) for shape in shapes.values()),
         dense=dense,
     )
 
@@ -95,8 +96,8 @@ class FittedOptions:
         """Whether the run stays below the limit."""
         return self.plan.total_bytes <= self.limit_bytes
 
-    def check(self) -> None:
-        """`MemoryLimitError` with the numbers and the settings that fit, unless it does."""
+    def check(self) -> TrainOptions:
+        """The options; `MemoryLimitError` with the numbers and the settings that fit, where the run does not."""
         if not self.fits:
             raise MemoryLimitError(
                 f"this run needs {_gb(self.plan.total_bytes)}, but only {_gb(self.limit_bytes)} may be used ({self.source})",
@@ -105,6 +106,7 @@ class FittedOptions:
                 found=self.plan.total_bytes,
                 hint=f"these settings fit: {'; '.join(self.others)}",
             )
+        return self.options
 
 
 def fit_options(
@@ -241,13 +243,6 @@ def _on_cpu() -> bool:
 
 def _is_f32(layer: nn.Module) -> bool:
     return layer["weight"].dtype == mx.float32
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    out = 1
-    for length in shape:
-        out *= length
-    return out
 
 
 def _gb(size: int) -> str:

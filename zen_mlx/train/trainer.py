@@ -270,4 +270,4 @@ class _Saver:
             self.save()
         except StorageError as error:
             self._saved_at = time.monotonic()
-            self._run.on_event(Noted(f"{error}; the run goes on"))
+            self._run.on_event(Noted(f"{error}; the run continues"))
