@@ -16,7 +16,7 @@ from .data.examples import ImportOptions
 from .events import OnEvent, Progress, ignore
 from .format.read import read, read_header
 from .format.spec import Profile
-from .interop.export import VERSIONS, Exported, export_folder
+from .interop.export import FOLDERS, VERSIONS, Exported, export_folder
 from .interop.import_profile import foreign_profile
 from .interop.parse.detect import is_foreign
 from .paths import zen_home
@@ -257,8 +257,9 @@ class ZenPersonalizationManager:
         """
         if format in VERSIONS:
             return Exported(tuple(self.store.export(name, folder, VERSIONS[format], replace)))
-        pull(self.model_name, self._on_pull)
-        check_base(base_info(self.model_name), self.store.header(name).base, name)
+        if format in FOLDERS:
+            pull(self.model_name, self._on_pull)
+            check_base(base_info(self.model_name), self.store.header(name).base, name)
         return export_folder(self.store.load(name), self.model_name, Path(folder), format, rank, replace, self._on_pull)
 
     def import_profile(self, file: str | Path, name: str | None = None, replace: bool = False) -> str:

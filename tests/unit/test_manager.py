@@ -31,7 +31,7 @@ from zen_mlx.eval.plot import plot_losses
 from zen_mlx.eval.report import evaluate
 from zen_mlx.events import Prepared, Stage
 from zen_mlx.manager import base_of
-from zen_mlx.paths import zen_home
+from zen_mlx.paths import base_dir, zen_home
 from zen_mlx.recipes.common import CreateReport
 from zen_mlx.train.trainer import StepReport
 
@@ -245,6 +245,18 @@ def test_merging(two: ZenPersonalizationManager) -> None:
     assert nothing.tensors == {}
     base = logits(two.deactivate())
     assert np.array_equal(logits(two.activate_profile("nothing")), base)
+
+
+@pytest.mark.parametrize("form", [{"version": 3}, {"format": "v3"}, {"format": "gguf"}])
+def test_an_unknown_format_is_refused_before_a_base_is_fetched(
+    two: ZenPersonalizationManager, tmp_path: Path, form: dict[str, Any]
+) -> None:
+    elsewhere = ZenPersonalizationManager("smollm2-135m", home=two.home)
+    with pytest.raises(ConfigError) as caught:
+        elsewhere.export_profile(two.profiles()[0], tmp_path / "out", **form)
+    assert caught.value.field == "format"
+    assert "v2" in caught.value.expected
+    assert not base_dir("smollm2-135m").exists()
 
 
 def test_export_import_and_version_1(two: ZenPersonalizationManager, tmp_path: Path) -> None:

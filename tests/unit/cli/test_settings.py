@@ -16,11 +16,12 @@ from zen_mlx.cli.main import app, main
 from zen_mlx.config import BitDeltaConfig, CompressOptions, Sampling, TrainOptions, settings_of
 
 ROWS = str(Path(__file__).parents[3] / "examples" / "cynic.valid.jsonl")
+NO_BASE = ["-m", "no-such-model"]  # a bad value that gets through must not train anything
 COMMANDS = {
-    "train": (["train", ROWS, "--profile", "x"], (TrainOptions, BitDeltaConfig)),
-    "compress": (["compress", "nowhere", "--profile", "x"], (CompressOptions,)),
-    "generate": (["generate", "hi"], (Sampling,)),
-    "chat": (["chat"], (Sampling,)),
+    "train": (["train", ROWS, "--profile", "x", *NO_BASE], (TrainOptions, BitDeltaConfig)),
+    "compress": (["compress", "nowhere", "--profile", "x", *NO_BASE], (CompressOptions,)),
+    "generate": (["generate", "hi", *NO_BASE], (Sampling,)),
+    "chat": (["chat", *NO_BASE], (Sampling,)),
 }
 PYTHON_ONLY = {"block", "only", "max_length"}  # of CompressOptions
 KNOBS = {
