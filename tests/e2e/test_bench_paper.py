@@ -43,7 +43,7 @@ def test_paper_as_json(
     fine_tune: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (paper_quality, paper_rate):
-        monkeypatch.setattr(module, "_QUICK_ROWS", 1)  # every row's perplexity falls by a sixth or more
+        monkeypatch.setattr(module, "_QUICK_ROWS", 1)  # its perplexity falls by a quarter or more
     plots = tmp_path / "plots"
     args = ["bench", "paper", "--quick", "--finetune", str(fine_tune), "--plot", str(plots), "--json"]
     assert main(args) == 0
