@@ -116,7 +116,7 @@ def test_a_run_leaves_none_of_its_data(tiny_model: Path, tmp_path: Path) -> None
 
     code, said = zen(*args, "--replace", "--learning-rate-scale", "1e38")
     assert code == 2
-    assert "delta_regularization" in said
+    assert "--delta-regularization" in said
     check(home, said)
     exported = tmp_path / "out.bitdelta"
     assert zen("profile", "export", "p", str(exported))[0] == 0

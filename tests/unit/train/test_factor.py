@@ -127,11 +127,11 @@ def test_too_few_bits_say_how_many_it_takes() -> None:
     assert set(ranks(SMALL, least + 0.001).values()) == {1}
 
 
-def test_options_of_the_roads(tiny_model: Path) -> None:
+def test_options_of_the_methods(tiny_model: Path) -> None:
     model = load_model(tiny_model)
     with pytest.raises(ConfigError, match="sign or factor"):
         TrainOptions(method="lora")
-    with pytest.raises(ConfigError, match=r"at least 0\.02 and at most 4"):
+    with pytest.raises(ConfigError, match=r"0\.02 to 4"):
         TrainOptions(method="factor", bits_per_weight=5)
     with pytest.raises(ConfigError, match="more bits") as caught:
         method_of(TrainOptions(bits_per_weight=0.5), model)
