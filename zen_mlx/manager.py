@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .adapter.attach import Resident, apply_bitdelta, attached, check, detach, switch
+from .adapter.resident import ResidentProfiles
 from .base import registry
 from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
@@ -20,7 +21,6 @@ from .interop.export import FOLDERS, VERSIONS, Exported, export_folder
 from .interop.import_profile import foreign_profile
 from .interop.parse.detect import is_foreign
 from .paths import zen_home
-from .profiles.cache import ResidentProfiles
 from .profiles.download import download_profile
 from .profiles.merge import merge_profiles
 from .profiles.store import ProfileStore, base_of

@@ -1,7 +1,12 @@
-"""A profile in memory: its tensors as the MLX arrays that the kernels read."""
+"""Profiles in memory: their tensors as the MLX arrays that the kernels read, within a byte budget.
+
+The least recently used profile is dropped first.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -83,3 +88,33 @@ def _resident(tensor: DeltaTensor) -> ResidentTensor:
         else:
             parts.append(operands(part, shape))
     return ResidentTensor(shape, tuple(parts), rows)
+
+
+DEFAULT_MAX_BYTES = 4 << 30
+
+
+class ResidentProfiles:
+    """Resident profiles by key (a file's digest), at most `max_bytes` of arrays; the newest always stays."""
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._kept: OrderedDict[str, Resident] = OrderedDict()
+
+    def get(self, key: str, load: Callable[[], Resident]) -> Resident:
+        """The profile of `key`, loaded when it is not in memory; others are dropped to make room."""
+        resident = self._kept.get(key)
+        if resident is None:
+            resident = load()
+            self._kept[key] = resident
+        self._kept.move_to_end(key)
+        while len(self._kept) > 1 and self.nbytes > self.max_bytes:
+            self._kept.popitem(last=False)
+        return resident
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays kept."""
+        return sum(resident.nbytes for resident in self._kept.values())
+
+    def __len__(self) -> int:
+        return len(self._kept)

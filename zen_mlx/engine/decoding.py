@@ -19,6 +19,10 @@ from ..fsio import Json
 if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+from typing import Any
+
+from ..data.example import Example
+from ..events import Count
 
 PREFILL_TOKENS = 512  # prompt tokens between two looks at whether to stop
 _NO_LIMIT = 2**31
@@ -230,3 +234,33 @@ def generate(
         generation_tps=round(decoding.generation_tps, 2),
         seed=decoding.seed,
     )
+
+
+def prompt_of(example: Example) -> list[dict[str, Any]]:
+    """The turns before the last assistant turn; none where there is no such turn, or nothing before it."""
+    messages = example.chat_messages()
+    while messages and messages[-1]["role"] != "assistant":
+        messages.pop()
+    return messages[:-1]
+
+
+def greedy_answers(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    most_tokens: int,
+    progress: Count = lambda done, total: None,
+) -> list[tuple[str, bool]]:
+    """(text, whether it was cut off) for the token ids of each prompt: the likeliest token again and again.
+
+    An answer ends with the turn, after `most_tokens` tokens, or where the context ends.
+    """
+    answers = []
+    for done, ids in enumerate(prompts):
+        progress(done, len(prompts))
+        room = min(most_tokens, context_length(model) - len(ids))
+        decoding = Decoding(model, tokenizer, ids, Sampling(max(1, room), 0.0, seed=0))
+        text = "".join(decoding)
+        answers.append((text, decoding.finish_reason == "length"))
+    progress(len(prompts), len(prompts))
+    return answers

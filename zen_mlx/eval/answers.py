@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..data.example import Example
-from ..engine import greedy
-from ..engine.decoding import render
-from ..engine.greedy import prompt_of
+from ..engine import decoding
+from ..engine.decoding import prompt_of, render
 from ..errors import ConfigError, DataError
 from ..events import Count
 from ..fsio import Json
@@ -53,9 +52,9 @@ def choose_prompts(examples: Sequence[Example], count: int | None = None, seed: 
 def greedy_answers(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], progress: Count = lambda done, total: None
 ) -> list[str]:
-    """`engine.greedy.greedy_answers` of at most `ANSWER_TOKENS` tokens."""
+    """`engine.decoding.greedy_answers` of at most `ANSWER_TOKENS` tokens."""
     ids = [render(tokenizer, prompt) for prompt in prompts]
-    return [text.strip() for text, _ in greedy.greedy_answers(model, tokenizer, ids, ANSWER_TOKENS, progress)]
+    return [text.strip() for text, _ in decoding.greedy_answers(model, tokenizer, ids, ANSWER_TOKENS, progress)]
 
 
 def score(answers: Sequence[str], references: Sequence[str]) -> tuple[float, float]:

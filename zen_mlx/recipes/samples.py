@@ -15,8 +15,7 @@ from typing import Any
 from .. import fsio
 from ..data.example import Example
 from ..data.importers.scrub import scrub_example
-from ..engine.decoding import has_template, render
-from ..engine.greedy import greedy_answers, prompt_of
+from ..engine.decoding import greedy_answers, has_template, prompt_of, render
 from ..events import Count
 
 PROMPTS = 3

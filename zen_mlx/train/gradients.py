@@ -1,11 +1,15 @@
-"""The gradient of one step: the sum over its rows, however they are split.
+"""The gradient of one step, and gradient checkpointing, which computes it in less memory.
 
-The only place where gradients are summed: over micro-batches here, and over whoever else computes a part of the step.
+The gradient is the sum over the step's rows, however they are split. It is summed here only: over micro-batches, and over
+whoever else computes a part of the step. Checkpointed, y = layer(x) keeps x and nothing else: the layer's activations are
+dropped after its forward pass and computed again for its backward pass, for the same numbers.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,8 +19,45 @@ from ..config import TrainOptions
 from ..data.batches import pack_by_tokens
 from ..data.loss import batch_arrays, nats_at_labels
 from ..data.tokens import TokenRow
-from .gradient_checkpointing import checkpointed
 from .trainable import array_name
+
+
+@contextlib.contextmanager
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Within the block each of the model's `layers` is checkpointed. Instances change, not their classes: other models stay."""
+    layers = list(transformer_layers(model))
+    classes = [type(layer) for layer in layers]
+    made = {cls: _checkpointed(cls) for cls in set(classes)}
+    try:
+        for layer, cls in zip(layers, classes, strict=True):
+            layer.__class__ = made[cls]
+        yield
+    finally:
+        for layer, cls in zip(layers, classes, strict=True):
+            layer.__class__ = cls
+
+
+def transformer_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that mlx-lm's models name `layers`; [] of a model without."""
+    found = getattr(model, "layers", None) or []
+    return list({id(layer): layer for layer in found if isinstance(layer, nn.Module)}.values())
+
+
+def _checkpointed(cls: type[nn.Module]) -> type[nn.Module]:
+    forward: Any = cls.__call__
+
+    def call(self: nn.Module, *args: object, **kwargs: object) -> mx.array:
+        def inner(arrays: dict, *args: object, **kwargs: object) -> mx.array:
+            before = self.trainable_parameters()
+            self.update(arrays)
+            try:
+                return forward(self, *args, **kwargs)
+            finally:
+                self.update(before)  # the gradient's second pass leaves arrays that would keep its whole graph alive
+
+        return mx.checkpoint(inner)(self.trainable_parameters(), *args, **kwargs)
+
+    return type(cls.__name__, (cls,), {"__call__": call, "__module__": cls.__module__})
 
 
 def step_gradients(

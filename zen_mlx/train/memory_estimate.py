@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..adapter.siblings import FAMILIES
+from ..adapter.layers import FAMILIES
 from ..adapter.targets import is_quantized, target_layers, targets
 from ..base.build import build
 from ..base.pull import pull
@@ -21,7 +21,7 @@ from ..errors import ConfigError, MemoryLimitError
 from ..fsio import Json
 from ..memory import Batch, MemoryEstimate, ModelShape, TrainedArrays, estimate, machine_limit
 from ..memory.limits import CACHE_BYTES
-from .gradient_checkpointing import transformer_layers
+from .gradients import transformer_layers
 from .methods import method_of, with_method
 from .trainable import QuantizationRamp, trainable_layers, trained_arrays
 

@@ -11,7 +11,7 @@ import mlx.core as mx
 import pytest
 
 from zen_mlx.bench import clock, decode, kernel_times, machine, peers, tables
-from zen_mlx.bench.kernel_plot import plot_kernels
+from zen_mlx.bench.kernel_times import plot_kernels
 from zen_mlx.bench.options import Options, Shape, parse_rows, parse_shape
 from zen_mlx.bench.process import in_new_process
 from zen_mlx.bench.synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from zen_mlx.errors import InputError
-from zen_mlx.eval.heatmap import plot_layers
-from zen_mlx.eval.layer_errors import grid
+from zen_mlx.eval.layer_errors import grid, plot_layers
 from zen_mlx.eval.plot import RatePoint, plot_rate
 
 PNG = b"\x89PNG\r\n"

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zen_mlx.adapter.resident import Resident
+from zen_mlx.adapter.resident import Resident, ResidentProfiles
 from zen_mlx.codec.parts import encode_sign
 from zen_mlx.errors import DownloadError, FormatError
 from zen_mlx.format.spec import DeltaTensor, Profile
 from zen_mlx.format.write import write
-from zen_mlx.profiles.cache import ResidentProfiles
 from zen_mlx.profiles.download import download_profile
 
 

@@ -14,9 +14,8 @@ import numpy as np
 from ... import fsio
 from ...errors import ModelFormatError, StorageError
 from ...fsio import Json
-from .fields import Fields, open_reader
 from .tokenizer import tokenizer_files
-from .weights import read_weights
+from .weights import Fields, open_reader, read_weights
 
 
 def convert(source: Path, target: Path) -> Path:

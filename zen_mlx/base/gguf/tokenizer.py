@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...errors import ModelFormatError
 from ...fsio import Json
-from .fields import Fields
+from .weights import Fields
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 _PRE_TOKENIZERS: dict[str, Json] = {
