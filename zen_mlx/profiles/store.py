@@ -1,4 +1,7 @@
-"""The profiles of one home folder: the disk is the truth, and every change happens completely or not at all."""
+"""The profiles of one home folder: the disk is the truth, and every change happens completely or not at all.
+
+Beside a profile lie its private records, which stay on this machine: the log of its run, its loss plot, its report.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,7 @@ from ..errors import InputError, ModelNotFoundError, ProfileExistsError, Profile
 from ..format.read import read, read_header
 from ..format.spec import Header, Profile
 from ..format.write import write
-from ..paths import SUFFIX, check_name, digest_cache_path, profile_path
-from . import records
+from ..paths import SUFFIX, check_name, digest_cache_path, log_path, plot_path, profile_path, report_path
 
 
 class ProfileStore:
@@ -84,13 +86,13 @@ class ProfileStore:
         path = self.check_free(name, replace)
         profile.info["name"] = name
         write(profile, path)
-        records.remove(self.home, name)
+        remove_records(self.home, name)
         return path
 
     def remove(self, name: str) -> None:
         """Delete profile `name`, with its log, plot and report."""
         fsio.remove(self.path(name))
-        records.remove(self.home, name)
+        remove_records(self.home, name)
 
     def rename(self, old: str, new: str, replace: bool = False) -> Path:
         """Give `old` the name `new`. The name inside the file follows, so the file is written anew before the old goes."""
@@ -101,7 +103,7 @@ class ProfileStore:
         path = self.check_free(new, replace)
         profile.info["name"] = new
         write(profile, path)
-        records.move(self.home, old, new)
+        move_records(self.home, old, new)
         if not before.samefile(path):  # where case does not count, the new name may be the same file
             self.remove(old)
         return path
@@ -148,3 +150,23 @@ def base_of(home: Path, name: str) -> str:
                 return str(folder)
         raise
     return model
+
+
+def record_paths(home: Path, name: str) -> list[Path]:
+    """Where the records of profile `name` are, whether or not there are any."""
+    return [log_path(home, name), plot_path(home, name), report_path(home, name)]
+
+
+def remove_records(home: Path, name: str) -> None:
+    """Remove the records of `name`."""
+    for path in record_paths(home, name):
+        fsio.remove(path)
+
+
+def move_records(home: Path, old: str, new: str) -> None:
+    """Give the records of `old` to `new`, in place of those it has."""
+    for before, after in zip(record_paths(home, old), record_paths(home, new), strict=True):
+        if before.exists():
+            os.replace(before, after)
+        else:
+            fsio.remove(after)

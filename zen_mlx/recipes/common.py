@@ -90,7 +90,7 @@ def claimed(run: RunContext) -> Iterator[None]:
 class CreateReport:
     """What was made. Sizes in bytes, losses in nats per supervised token.
 
-    log, plot, report: what is kept beside the profile (`profiles.records`), where it was made.
+    log, plot, report: what is kept beside the profile (`profiles.store`), where it was made.
     """
 
     profile: str

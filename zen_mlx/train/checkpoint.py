@@ -8,16 +8,22 @@ ZEN_HOME/runs/NAME/               0700, removed when the run is done
 A run without a state begins at step 0. A state that is damaged (its CRC-32 covers every array) is passed over for the one
 before it. The rows of a step and MLX's random state in it depend on the seed and its number alone, rate and lambda on its
 number: `step` is the cursor of all of them.
+
+SIGINT and SIGTERM end a run between two steps, with its state on disk.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
+import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FrameType
 
 import mlx.core as mx
 import numpy as np
@@ -215,3 +221,35 @@ def _read(path: Path) -> RunState:
             hint="start again with --replace",
         )
     return RunState(groups["latent"], AdamState(groups["m"], groups["v"], step), progress, groups["best"] or None)
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and saved its state; `step` of `steps` were done."""
+
+    def __init__(self, step: int, steps: int) -> None:
+        super().__init__(f"stopped after step {step} of {steps}; --resume continues from there")
+        self.step = step
+        self.steps = steps
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGINT and SIGTERM only set a flag, which the yielded function returns; a second one acts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

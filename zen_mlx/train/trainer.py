@@ -22,14 +22,13 @@ from ..errors import ConfigError, DataError, StorageError, TrainingError
 from ..events import Evaluated, Noted, OnEvent, Saved, StepReport, ignore
 from ..memory import bounded_cache
 from . import checkpoint
-from .checkpoint import RunState
+from .checkpoint import Interrupted, RunState, stop_signals
 from .distributed import ProcessGroup
 from .early_stopping import EarlyStop, Guard
 from .gradients import step_gradients
 from .methods import Method, method_of
 from .optimizer import CLIP_NORM, AdamState, global_norm, update
 from .schedule import Schedule
-from .signals import Interrupted, stop_signals
 from .trainable import QuantizationRamp, TrainableLayer, put_arrays, trainable_layers, trained_arrays
 
 __all__ = ["Interrupted", "StepReport", "TrainOptions", "TrainResult", "check_run", "method_of", "train"]

@@ -24,11 +24,10 @@ from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.paths import log_path, plot_path, report_path, run_dir
 from zen_mlx.recipes import train as create
 from zen_mlx.train import trainer
-from zen_mlx.train.checkpoint import RunNumbers, RunState
+from zen_mlx.train.checkpoint import Interrupted, RunNumbers, RunState
 from zen_mlx.train.early_stopping import WINDOW, EarlyStop, Guard
 from zen_mlx.train.log import RunLog, read
 from zen_mlx.train.optimizer import AdamState
-from zen_mlx.train.signals import Interrupted
 from zen_mlx.train.trainer import HELD_ROWS, held_part, train
 
 FAST = BitDeltaConfig(learning_rate_scale=20.0)
