@@ -98,6 +98,11 @@ def main() -> None:
     trees: list[collections.Counter[str]] = []
     lines: dict[str, str] = {}
     for commit in (given.before, given.after):
+        if (
+            commit is not None
+            and subprocess.run(["git", "rev-parse", "-q", "--verify", commit], cwd=ROOT, capture_output=True).returncode
+        ):
+            parser.error(f"no such commit: {commit}")
         found = [pair for source in sources(commit) for pair in statements(source)]
         trees.append(collections.Counter(tree for _, tree in found))
         lines |= {tree: line for line, tree in found}

@@ -10,7 +10,7 @@ Everything zen_mlx keeps lives under one folder, `ZEN_HOME`:
     downloads/                    the part of a profile's download that has arrived so far
     digests.json                  weight digests by file size and mtime
     history                       lines typed into `zen chat`
-    config.toml                   the user's own aliases and defaults
+    config.toml                   the user's own names of base models, in [models]
 """
 
 from __future__ import annotations

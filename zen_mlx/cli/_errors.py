@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import traceback
@@ -54,7 +55,12 @@ def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _say(document: dict[str, Any], text: str, hint: str | None, code: int, as_json: bool) -> int:
     if as_json:
-        sys.stdout.write(json.dumps({"error": document}, ensure_ascii=False) + "\n")
+        # JSON has no NaN and no infinity: what was found is said as text then.
+        spoken = {
+            key: str(each) if isinstance(each, float) and not math.isfinite(each) else each
+            for key, each in document.items()
+        }
+        sys.stdout.write(json.dumps({"error": spoken}, ensure_ascii=False) + "\n")
         sys.stdout.flush()
     else:
         sys.stderr.write(f"zen: error: {_plain(text)}\n")

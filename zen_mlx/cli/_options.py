@@ -62,14 +62,19 @@ class Command(TyperCommand):
 
 def complete_model(incomplete: str) -> list[str]:
     """Aliases and converted bases that begin with `incomplete`."""
-    from ..base import registry
-
     try:
-        known = list(registry.aliases())
+        return [name for name in model_names() if name.startswith(incomplete)]
     except ZenError:
         return []
+
+
+def model_names() -> list[str]:
+    """Aliases and converted bases; ConfigError where the configuration file's are not good."""
+    from ..base import registry
+
+    known = registry.aliases()
     made = [entry.name for entry in _entries(paths.zen_home() / "bases") if not entry.name.startswith(".")]
-    return [name for name in dict.fromkeys([*known, *made]) if name.startswith(incomplete)]
+    return list(dict.fromkeys([*known, *made]))
 
 
 def complete_profile(incomplete: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import _view
-from ._options import AsJson, Command, complete_model
+from ._options import AsJson, Command, complete_model, model_names
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, fetch, describe and quantize base models.")
 
@@ -32,7 +32,7 @@ def list_models(as_json: AsJson = False) -> None:
     from ..base import pull, registry
 
     rows = []
-    for name in complete_model(""):
+    for name in model_names():
         source = registry.resolve(name)
         path = pull.local_path(name)
         rows.append(

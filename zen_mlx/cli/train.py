@@ -91,6 +91,7 @@ def train(
     """
     from ..errors import ConfigError, DataError
     from ..events import stages
+    from ..paths import check_name
 
     if epochs is not None and steps is not None:
         raise ConfigError("--epochs and --steps say the same in two ways", field="steps", expected="one of them")
@@ -130,6 +131,7 @@ def train(
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, stages(tell), config)
         if dry_run:
+            check_name(profile)
             fitted = manager.plan_profile(data, **settings, on_event=tell)
         else:
             report = manager.create_profile(

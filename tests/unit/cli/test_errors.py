@@ -11,6 +11,7 @@ import typer
 from zen_mlx import errors
 from zen_mlx.cli import _errors
 from zen_mlx.cli.main import main
+from zen_mlx.paths import config_path
 
 ROWS = Path(__file__).parents[3] / "examples" / "cynic.valid.jsonl"
 
@@ -121,3 +122,25 @@ def test_bad_input_exits_2_with_a_document_under_json(args: list[str], capsys: p
     out, err = capsys.readouterr()
     assert set(json.loads(out)) == {"error"}
     assert json.loads(out)["error"]["message"]
+
+
+def test_a_bad_alias_is_an_error_of_the_list_too(capsys: pytest.CaptureFixture[str]) -> None:
+    config_path().parent.mkdir(parents=True, exist_ok=True)
+    config_path().write_text("[models]\nx = 4\n")
+    assert main(["models", "list", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ConfigError"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_an_error_about_no_number_is_json(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(text: str) -> None:
+        raise AssertionError(f"{text} is not JSON")
+
+    assert main(["train", str(ROWS), "--profile", "x", "--learning-rate-scale", value, "--json"]) == 2
+    error = json.loads(capsys.readouterr().out, parse_constant=refuse)["error"]
+    assert error["option"] == "--learning-rate-scale"
+
+
+def test_a_dry_run_refuses_a_bad_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(ROWS), "--profile", "../x", "--dry-run", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "NameInvalidError"
