@@ -86,6 +86,15 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _own_numbers(request: pytest.FixtureRequest) -> None:
+    """A module's generator RANDOM begins every test in one state, whichever tests ran before it on this worker."""
+    generator = getattr(request.module, "RANDOM", None)
+    if generator is not None:
+        first = request.module.__dict__.setdefault("_first_state", generator.bit_generator.state)
+        generator.bit_generator.state = first
+
+
 @pytest.fixture(scope="session")
 def test_cache() -> Path:
     """A ZEN_HOME kept between test runs: `$ZEN_TEST_CACHE`, else `.cache/` in the repository."""

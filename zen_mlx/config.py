@@ -51,7 +51,8 @@ class Setting:
         limits = zip(_BOUNDS, (self.least, self.above, self.most), strict=True)
         bounds = [(words, holds, bound) for (words, holds), bound in limits if bound is not None]
         good = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
-        good = good and (kind != "float" or -math.inf < value < math.inf)
+        if good and kind == "float" and not math.isfinite(value):
+            good, noun = False, "a finite number"
         if good and all(holds(value, bound) for _, holds, bound in bounds) and value in (self.choices or (value,)):
             return
         expected = " ".join([noun, " and ".join(f"{words} {bound}" for words, _, bound in bounds)]).strip()

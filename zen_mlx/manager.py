@@ -109,7 +109,7 @@ class ZenPersonalizationManager:
         a table. `keep_contacts`: e-mail addresses and phone numbers stay.
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets each `events.Event`.
-        SIGINT saves the run and raises `train.trainer.Interrupted`; `resume=True` goes on from there, also after a kill.
+        SIGINT saves the run and raises `train.checkpoint.Interrupted`; `resume=True` goes on from there, also after a kill.
         `options`: the fields of `config.TrainOptions`, such as steps, method and bits_per_weight. `records`: a plot of the
         losses and a few answers before and after, beside the log; they stay in `home`. `memory_limit`: bytes that the run may
         take (default: what the machine has); `MemoryLimitError`, before the base is loaded, where it would take more.

@@ -514,9 +514,16 @@ def test_folders_and_files_that_are_nothing(tmp_path: Path) -> None:
     both = files.adapter(tmp_path / "both", "adapters.safetensors", MLX, GOOD_MLX)
     (both / "adapter_model.safetensors").write_bytes(b"")
     refuse(both, "not an adapter folder", UnsupportedFormat)
-    for data in (b"", b"x", b"BITDELT", b"GGUF" + bytes(60), b"PK", bytes(100)):
+    shown = {
+        b"x": "x",
+        b"BITDELT": "BITDELT",
+        b"GGUF" + bytes(60): "47 47 55 46 00 00 00 00",
+        b"\x1b[2J": "1b 5b 32 4a",
+    }
+    for data in (b"", *shown, b"PK", bytes(100)):
         (tmp_path / "x").write_bytes(data)
-        refuse(tmp_path / "x", "unknown kind", UnsupportedFormat)
+        error = refuse(tmp_path / "x", "unknown kind", UnsupportedFormat)
+        assert error.found == shown.get(data, error.found)
     (tmp_path / "x").write_bytes(files.safetensors({"a": ("F32", A)}))
     refuse(tmp_path / "x", "unknown kind", UnsupportedFormat)
     with pytest.raises(InputError, match="no such file"):

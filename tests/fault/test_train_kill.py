@@ -30,9 +30,9 @@ def hook(event, args):
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(hook)
-from zen_mlx.recipes import train as create
+from zen_mlx.recipes import train as recipe
 from zen_mlx.cli.main import main
-create.now = lambda: "2026-01-01T00:00:00Z"
+recipe.now = lambda: "2026-01-01T00:00:00Z"
 code = main(sys.argv[2:])
 print("changes", changes, file=sys.stderr)
 sys.exit(code)

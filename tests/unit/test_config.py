@@ -56,6 +56,9 @@ def test_the_bounds_of_a_setting_hold(owner: type, name: str) -> None:
         assert caught.value.field == name
         assert caught.value.found is value
         assert str(caught.value).startswith(f"{name} must be ")
+        assert ("finite" in caught.value.expected) == (
+            isinstance(value, float) and not math.isfinite(value) and not whole
+        )
     for value in bad:
         with pytest.raises(ConfigError) as caught:
             owner(**{name: value})

@@ -59,7 +59,8 @@ def compress(
 
     \b
       zen compress ./my-finetune --profile mine -m smollm2-135m
-      zen compress ./my-finetune --profile mine --bits-per-weight 0.33 --distill train.jsonl --valid test.jsonl
+      zen compress ./my-finetune --profile small --bits-per-weight 0.33
+      zen compress ./my-finetune --profile mine --distill train.jsonl
       zen compress ./my-finetune --profile mine --planes 2 --valid test.jsonl
       zen compress ./my-finetune --profile any --valid test.jsonl --sweep curve.png
     """

@@ -73,8 +73,10 @@ def evaluate(
     Examples:
 
     \b
-      zen eval test.jsonl -p cynic -p hacker
-      zen eval test.jsonl -p cynic --reference ./my-finetune --plot losses.png --heatmap layers.png
+      zen eval test.jsonl -p cynic
+      zen eval test.jsonl -p cynic --reference ./my-finetune
+      zen eval test.jsonl -p cynic --reference ./tuned --heatmap map.png
+      zen eval test.jsonl -p cynic -p hacker --plot losses.png
       zen eval test.jsonl -p cynic --tasks gsm8k,./mine.yaml --limit 100
       zen eval test.jsonl -m smollm2-135m --limit 16 --json
     """

@@ -39,7 +39,7 @@ def compress_profile(
     `finetuned`: a model folder, a repository, or the folder of a LoRA adapter for this base. `text`: data as for
     training, scrubbed; layers are weighed by what it makes of them, and what is stored is distilled on it. Losses are
     measured when `valid` is given. Only text and `valid` need models loaded whole, one at a time.
-    SIGINT saves the distillation and raises `train.trainer.Interrupted`; `run.resume` goes on from there.
+    SIGINT saves the distillation and raises `train.checkpoint.Interrupted`; `run.resume` goes on from there.
     """
     if text is None:
         if run.resume:

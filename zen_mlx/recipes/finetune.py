@@ -24,10 +24,11 @@ from ..base.build import build
 from ..base.fingerprint import fingerprint
 from ..base.loaded import base_info
 from ..base.pull import pull
+from ..base.registry import resolve
 from ..base.stored import stored
 from ..codec.parts import decode_all
 from ..encode.lazy_weights import Reader, lazy_reader
-from ..errors import BaseMismatchError, TargetError
+from ..errors import BaseMismatchError, ModelNotFoundError, TargetError
 from ..events import Progress
 from ..format.spec import DeltaTensor, Profile
 from ..interop.import_profile import OpenedBase, profile_of
@@ -64,12 +65,26 @@ class FineTune:
         return header
 
 
+def _tuned_folder(finetuned: str, on_pull: Progress | None) -> Path:
+    """The fine-tune's folder, fetched when it is not here."""
+    try:
+        resolve(finetuned)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
+            "no fine-tuned model is there",
+            field="finetuned",
+            expected="a model folder, a LoRA adapter folder or a hub repository org/name",
+            found=finetuned,
+        ) from error
+    return pull(finetuned, on_pull)
+
+
 def open_finetune(finetuned: str, base_name: str, on_pull: Progress | None = None) -> FineTune:
     """Neither model is loaded. BaseMismatchError where the parameters' names differ; TargetError for a LoRA's.
 
     What a packed base keeps packed (`kept_packed`) is not compared: a note says so.
     """
-    folder, base_folder = pull(finetuned, on_pull), pull(base_name, on_pull)
+    folder, base_folder = _tuned_folder(finetuned, on_pull), pull(base_name, on_pull)
     unread = build(base_folder)
     check_targets(unread, base_folder)
     facts = (targets(unread), target_count(unread), model_count(unread))

@@ -23,9 +23,9 @@ from zen_mlx.encode.rate_allocation import (
 from zen_mlx.errors import ConfigError
 from zen_mlx.format.layout import layout_of, segments
 
-RNG = np.random.default_rng(0)
-LOW_RANK = (RNG.standard_normal((96, 5)) @ RNG.standard_normal((5, 128)) / 40).astype(np.float32)
-NOISE = (RNG.standard_normal((96, 128)) / 30).astype(np.float32)
+RANDOM = np.random.default_rng(0)
+LOW_RANK = (RANDOM.standard_normal((96, 5)) @ RANDOM.standard_normal((5, 128)) / 40).astype(np.float32)
+NOISE = (RANDOM.standard_normal((96, 128)) / 30).astype(np.float32)
 
 
 def payload(shapes: Mapping[str, tuple[int, ...]], choices: Mapping[str, Choice]) -> int:
@@ -117,7 +117,7 @@ def test_a_moment_moves_bits_to_what_is_seen() -> None:
     moment = np.eye(128, dtype=np.float32)
     moment[3, 3] = 1e6
     delta = LOW_RANK.copy()
-    delta[:, 3] = 0.05 * RNG.standard_normal(96)
+    delta[:, 3] = 0.05 * RANDOM.standard_normal(96)
     choice = best(spectrum(delta, 96, moment), 1e-1, "rowcol", None, ("factor",))
     seen = decode_all(encode_choice(delta, choice, moment), delta.shape)[:, 3]
     assert np.abs(seen - delta[:, 3]).max() < 0.15 * np.abs(delta[:, 3]).max()

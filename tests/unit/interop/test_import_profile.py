@@ -204,7 +204,8 @@ def test_a_lora_of_mlx_lm_gives_its_logits(
     assert np.abs(wanted - base).max() > 0.01 * np.abs(base).max()
     for mode in ("unmerged", "merged"):
         attach(manager.model, Resident.from_profile(manager.store.load("lora")), mode)
-        np.testing.assert_allclose(logits(manager.model), wanted, atol=3e-6 * np.abs(wanted).max(), rtol=0)
+        # |B| |A| |x| is about ten times the size of the products it bounds, in eight modules one after the other.
+        np.testing.assert_allclose(logits(manager.model), wanted, atol=3e-5 * np.abs(wanted).max(), rtol=0)
     detach(manager.model)
     # The same adapter as a file, its configuration beside it.
     assert manager.import_profile(folder / "adapters.safetensors", "again") == "again"

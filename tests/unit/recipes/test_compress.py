@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from zen_mlx.base.build import build
 from zen_mlx.encode.lazy_weights import lazy_reader
+from zen_mlx.errors import ModelNotFoundError
 from zen_mlx.interop import import_profile
 from zen_mlx.manager import ZenPersonalizationManager
 from zen_mlx.recipes import finetune
@@ -89,3 +90,11 @@ def test_what_mlx_reads_is_read_again(tiny_model: Path) -> None:
         once(names[0])
     for name, wanted in [*zip(names, first, strict=True), *reversed(list(zip(names, first, strict=True)))]:
         assert np.array_equal(often(name), wanted)
+
+
+@pytest.mark.parametrize("name", ["no-such-folder", "./no/such", "/no/such"])
+def test_a_fine_tune_that_is_not_there_is_named_as_one(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="fine-tuned") as caught:
+        ZenPersonalizationManager(str(tiny_model), home=tmp_path).compress_profile("new", name)
+    assert (caught.value.field, caught.value.found) == ("finetuned", name)
+    assert "adapter folder" in str(caught.value.expected)

@@ -67,7 +67,7 @@ def read_foreign(path: str | os.PathLike[str]) -> Foreign:
         elif looks_like_tensors(head, size):
             arrays = read_tensors(fd, size, source, fail, unsupported)
         else:
-            found = "torch's format before 1.6" if head.startswith(_LEGACY_TORCH) else str(head[:8])
+            found = "torch's format before 1.6" if head.startswith(_LEGACY_TORCH) else _shown(head[:8])
             unsupported(
                 "unknown kind of delta file",
                 field="magic",
@@ -78,6 +78,11 @@ def read_foreign(path: str | os.PathLike[str]) -> Foreign:
         origin, entries = read_masks(arrays, fail)
         return Foreign(source, origin, entries)
     return _adapter(source, beside, arrays, fail, unsupported)
+
+
+def _shown(head: bytes) -> str:
+    """A file's first bytes as a reader can compare them: text where they are text, else hexadecimal."""
+    return head.decode("ascii") if head.isascii() and head.decode("ascii").isprintable() else head.hex(" ")
 
 
 def _look_alike(head: bytes) -> bool:
