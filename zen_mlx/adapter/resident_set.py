@@ -197,4 +197,3 @@ class ResidentSet:
         self._slots.clear()
         self._members.clear()
         mx.clear_cache()
-

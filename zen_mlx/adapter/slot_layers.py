@@ -34,7 +34,7 @@ def slots_of(layer: nn.Module, key: str = "weight") -> Any:
 
 
 def _base(layer: nn.Module) -> Callable[..., mx.array]:
-    above: Any = super(type(layer).__mro__[1], layer)  # type: ignore[misc]  # the mixin
+    above: Any = super(type(layer).__mro__[1], layer)  # the mixin
     return above.__call__
 
 

@@ -8,7 +8,7 @@ batch interface, and the only way to decode.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .prompt_cache import PromptCaches
 from .request import Finish, Piece, Request
@@ -76,7 +76,7 @@ class Batch:
         self.caches = caches or PromptCaches()
         self._rows: dict[int, tuple[Row, str]] = {}
         self._generator: Any = BatchGenerator(
-            self._forward,
+            cast(Any, self._forward),
             stop_tokens=[[int(token)] for token in tokenizer.eos_token_ids],
             completion_batch_size=streams,
             prefill_batch_size=min(_PREFILL_ROWS, streams),
@@ -134,19 +134,17 @@ class Batch:
 
         mx.synchronize(self._generator.stream)
 
-    def answer(self, request: Request, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Piece]:
-        """The pieces of one answer. It is cancelled when the caller stops early; the generator's value is its `Finish`."""
-        row = self.add(request)
+    def pieces(self, row: Row, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Piece]:
+        """Step until `row` has ended and yield its pieces; it is cancelled when the caller or `should_stop` says so."""
         try:
             while row.finish is None:
-                for each, piece in self.step():
-                    if each is row:
-                        yield piece
-                if row.finish is None and should_stop():
-                    yield Piece(self.cancel(row), 0)
-        finally:
+                yield from [piece for each, piece in self.step() if each is row]
+                if row.finish is None and should_stop() and (text := self.cancel(row)):
+                    yield Piece(text, 0)
+        except GeneratorExit:
             if row.finish is None:
                 self.cancel(row)
+            raise
 
     def _forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
         if self.residents is not None:

@@ -23,10 +23,16 @@ class PromptCaches:
 
     def fetch(self, key: str, ids: Sequence[int]) -> tuple[Cache | None, int]:
         """(a copy of the cache that holds most of the beginning of `ids`, how many tokens that is): at least one is left."""
+        from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+
         if key not in self._kept:
             return None, 0
-        cache, rest = self._kept[key].fetch_nearest_cache(key, list(ids[:-1]))
-        return (None, 0) if cache is None else (cache, len(ids) - 1 - len(rest))
+        cache, rest = self._kept[key].fetch_nearest_cache(key, list(ids))
+        if cache is not None and not rest:
+            if not can_trim_prompt_cache(cache):
+                return None, 0
+            rest = [trim_prompt_cache(cache, 1)]
+        return (None, 0) if cache is None else (cache, len(ids) - len(rest))
 
     def put(self, key: str, tokens: Sequence[int], cache: Cache) -> None:
         """Keep the cache of `tokens`."""

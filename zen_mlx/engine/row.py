@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..config import SEEDS, Sampling
 from .request import Finish, Piece, Request, TokenLogprob
 
@@ -113,7 +115,11 @@ class Row:
         if self._stops.found is None:
             self._detokenizer.finalize()
             text = self._stops.feed(self._detokenizer.last_segment) + self._stops.rest()
-        fed, prompt_s, answer_s = len(self.request.ids) - self.cached, self._first - self._began, self._last - self._first
+        fed, prompt_s, answer_s = (
+            len(self.request.ids) - self.cached,
+            self._first - self._began,
+            self._last - self._first,
+        )
         self.finish = Finish(
             finish_reason=reason,
             stop=self._stops.found,
@@ -130,8 +136,9 @@ class Row:
         import mlx.core as mx
 
         count = self.request.top_logprobs or 0
-        best = mx.argpartition(-logprobs, kth=count)[:count].tolist() if count else []
-        values = dict(zip([token, *best], logprobs[mx.array([token, *best])].tolist(), strict=True))
+        best = np.array(mx.argpartition(-logprobs, kth=count)[:count]).tolist() if count else []
+        found = np.array(logprobs[mx.array([token, *best])].astype(mx.float32)).tolist()
+        values = dict(zip([token, *best], found, strict=True))
         top = sorted((self._named(each, values[each]) for each in best), key=lambda each: -each.logprob)
         return TokenLogprob(token, self._tokenizer.decode([token]), values[token], tuple(top))
 
