@@ -161,17 +161,29 @@ def greedy_answers(
 
     An answer ends with the turn, after `most_tokens` tokens, or where the context ends.
     """
+    requests = [greedy_request(model, ids, most_tokens) for ids in prompts]
+    return [(text, reason == "length") for text, reason in answers(model, tokenizer, requests, progress)]
+
+
+def greedy_request(model: nn.Module, ids: Sequence[int], most_tokens: int, stop: Sequence[str] = ()) -> Request:
+    """The likeliest tokens after `ids`, at most `most_tokens`, to the end of the context."""
+    room = min(most_tokens, context_length(model) - len(ids))
+    return Request(ids, sampling=Sampling(max(1, room), 0.0, seed=0), stop=tuple(stop))
+
+
+def answers(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    requests: Sequence[Request],
+    progress: Count = lambda done, total: None,
+) -> list[tuple[str, str]]:
+    """(text, finish reason) of each request, some of them at a time."""
     batch = Batch(model, tokenizer, streams=_TOGETHER, caches=PromptCaches(0))
-    rows = [batch.add(_greedy(model, ids, most_tokens)) for ids in prompts]
+    rows = [batch.add(request) for request in requests]
     texts = {id(row): "" for row in rows}
     while len(batch):
         progress(len(rows) - len(batch), len(rows))
         for row, piece in batch.step():
             texts[id(row)] += piece.text
     progress(len(rows), len(rows))
-    return [(texts[id(row)], finished(row).finish_reason == "length") for row in rows]
-
-
-def _greedy(model: nn.Module, ids: Sequence[int], most_tokens: int) -> Request:
-    room = min(most_tokens, context_length(model) - len(ids))
-    return Request(ids, sampling=Sampling(max(1, room), 0.0, seed=0))
+    return [(texts[id(row)], finished(row).finish_reason) for row in rows]
