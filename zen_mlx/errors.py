@@ -157,6 +157,14 @@ class MemoryLimitError(ZenError):
     exit_code = 2
 
 
+class QueueFull(ZenError):
+    """More requests wait than may; try again in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float, **rest: Any) -> None:
+        super().__init__(message, **rest)
+        self.retry_after = retry_after
+
+
 class TrainingError(ZenError):
     """The loss stopped being a number or exploded; the last good state is kept."""
 

@@ -74,7 +74,7 @@ class Batch:
         self.tokenizer = tokenizer
         self.residents = residents
         self.caches = caches or PromptCaches()
-        self._rows: dict[int, tuple[Row, str]] = {}
+        self._rows: dict[int, tuple[Row, str, bool]] = {}
         self._generator: Any = BatchGenerator(
             cast(Any, self._forward),
             stop_tokens=[[int(token)] for token in tokenizer.eos_token_ids],
@@ -88,13 +88,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, request: Request, key: str = BASE_KEY) -> Row:
-        """A row for `request`, under the resident profile `key`; it is computed in the steps that follow."""
+    def add(self, request: Request, key: str = BASE_KEY, shared: bool = True) -> Row:
+        """A row for `request`, under the profile `key`; it is computed in the steps that follow.
+
+        shared: the profile is a resident; else it is attached to the model, and all rows have it.
+        """
         from mlx_lm.models.cache import make_prompt_cache
 
         cache, cached = self.caches.fetch(key, request.ids)
         row = Row(request, self.tokenizer, cached)
-        handle = BASE if self.residents is None or not key else self.residents.acquire(key)
+        shared = shared and key != BASE_KEY and self.residents is not None
+        handle = self.residents.acquire(key) if shared and self.residents is not None else BASE
         processors = [] if request.grammar is None else [_processor(request)]
         (uid,) = self._generator.insert(
             [list(request.ids[cached:])],
@@ -104,7 +108,7 @@ class Batch:
             samplers=[sampler(request.sampling, row.seed)],
             logits_processors=[processors],
         )
-        self._rows[uid] = row, key
+        self._rows[uid] = row, key, shared
         return row
 
     def step(self) -> list[tuple[Row, Piece]]:
@@ -112,7 +116,7 @@ class Batch:
         _, responses = self._generator.next()
         pieces, ended = [], []
         for each in responses:
-            row, key = self._rows[each.uid]
+            row, key, _ = self._rows[each.uid]
             pieces.append((row, row.take(int(each.token), each.logprobs, each.finish_reason)))
             if each.finish_reason is not None:
                 self._keep(key, each.all_tokens, each.prompt_cache)
@@ -125,7 +129,7 @@ class Batch:
     def cancel(self, row: Row) -> str:
         """Take `row` out, in whatever state it is, and return the last of its text."""
         text = row.interrupt()
-        self._remove([uid for uid, (each, _) in self._rows.items() if each is row])
+        self._remove([uid for uid, (each, *_) in self._rows.items() if each is row])
         return text
 
     def settle(self) -> None:
@@ -165,8 +169,8 @@ class Batch:
         self.caches.put(key, tokens, cache[:-1])
 
     def _release(self, uid: int) -> None:
-        _, key = self._rows.pop(uid)
-        if self.residents is not None and key:
+        _, key, shared = self._rows.pop(uid)
+        if self.residents is not None and shared:
             self.residents.release(key)
 
 
