@@ -19,9 +19,10 @@ import mlx.nn as nn
 from .layers import LINEAR, SWITCH, base_class
 from .merge import merge
 from .resident import Resident, ResidentTensor
+from .row_probe import layers_by_row
 from .slot_layers import EXPERTS, NORMS, WORDS, join_slot_siblings, remove_slots, set_slots
 from .slot_values import SlotValues, SlotWords
-from .slots import BatchRows, LayerSlots
+from .slots import BatchRows, LayerSlots, arrays_of
 from .targets import array_shape, arrays, is_quantized
 
 BASE = -1
@@ -54,6 +55,7 @@ class ResidentSet:
         self._experts = {
             id(child): module for _, module in model.named_modules() for child in module.children().values()
         }
+        self._by_row: set[int] | None = None
         self._slots: dict[str, Any] = {}
         self._changed: list[nn.Module] = []
         self._members: OrderedDict[str, _Member] = OrderedDict()
@@ -69,29 +71,49 @@ class ResidentSet:
         return None
 
     def _mixes(self, module: nn.Module, key: str, kind: type[nn.Module], tensor: ResidentTensor) -> bool:
-        if kind in LINEAR:
-            return key in ("weight", "bias")
         if kind in SWITCH:
             return key == "weight" and tensor.rows is None and type(self._parent(module)) in EXPERTS
         if kind in EMBEDDINGS:
             return key == "weight" and not tensor.parts and not is_quantized(module)
-        return kind in NORMS
+        return kind in LINEAR + NORMS and key in ("weight", "bias") and id(module) in self._layers_by_row()
+
+    def _layers_by_row(self) -> set[int]:
+        if self._by_row is None:
+            layers = {id(module): module for module, _ in self._places.values() if type(module) in LINEAR + NORMS}
+            words = min(array_shape(module, "weight")[0] for module, _ in self._places.values() if _embeds(module))
+            self._by_row = layers_by_row(self.model, list(layers.values()), words)
+        return self._by_row
 
     def _parent(self, module: nn.Module) -> Any:
         return self._experts.get(id(module))
 
-    def room_for(self, nbytes: int) -> bool:
-        """Drop what is not in use, the least recently used first, until a profile of `nbytes` fits; False: it does not."""
+    def room_for(self, resident: Resident) -> bool:
+        """Drop what is not in use, the least recently used first, until `resident` fits; False: it does not."""
         idle = [key for key, member in self._members.items() if not member.rows and not member.pinned and member.whole]
-        while not self._fits(nbytes):
+        while not self._fits(resident):
             if not idle:
                 return False
             self.drop(idle.pop(0))
         return True
 
-    def _fits(self, nbytes: int) -> bool:
-        within = self.max_bytes is None or self.nbytes + nbytes <= self.max_bytes or not self._members
-        return len(self._members) < self.most and within
+    def _fits(self, resident: Resident) -> bool:
+        if len(self._members) >= self.most:
+            return False
+        return self.max_bytes is None or not self._members or self.nbytes + self._growth(resident) <= self.max_bytes
+
+    def _growth(self, resident: Resident) -> int:
+        """Bytes that loading `resident` would add."""
+        growth = 0
+        for name, tensor in resident.tensors.items():
+            slots = self._slots.get(name)
+            growth += tensor.nbytes
+            if isinstance(slots, LayerSlots) and tensor.parts:
+                growth += slots.growth(tensor.parts) - _nbytes(tensor.parts)
+        return growth
+
+    def _most_like(self, resident: Resident) -> int:
+        """Slots of the stacks that `resident` begins."""
+        return self.most if self.max_bytes is None else max(1, min(self.most, self.max_bytes // resident.nbytes))
 
     def load(self, key: str, resident: Resident) -> Iterator[None]:
         """Give `resident` its slots, a tensor at each step of the iteration; afterwards `ready(key)`.
@@ -100,20 +122,21 @@ class ResidentSet:
         """
         member = _Member(next(self._handles), tuple(resident.tensors), resident.nbytes)
         self._members[key] = member
+        most = self._most_like(resident)
         for name, tensor in resident.tensors.items():
-            self._put(member.handle, name, tensor)
+            self._put(member.handle, name, tensor, most)
             yield
         join_slot_siblings(self.model, self._changed)
         member.whole = True
 
-    def _put(self, handle: int, name: str, tensor: ResidentTensor) -> None:
+    def _put(self, handle: int, name: str, tensor: ResidentTensor, most: int) -> None:
         module, key = self._places[name]
         kind = base_class(module)
         if kind in EMBEDDINGS:
             self._words(name, module).put(handle, tensor)
         elif key == "weight" and kind in LINEAR + SWITCH:
             if tensor.parts:
-                self._layer(name, module).put(handle, tensor.parts)
+                self._layer(name, module).put(handle, tensor.parts, most)
             if tensor.rows is not None:
                 self._words(name, module).put(handle, tensor)
         else:
@@ -124,7 +147,7 @@ class ResidentSet:
         experts = array_shape(module, "weight")[0] if base_class(module) in SWITCH else 1
         if experts > 1 and self._parent(module) is not None:
             self._change(self._parent(module))
-        return self._at(name, "weight", module, lambda: LayerSlots(self.rows, self.most, experts))
+        return self._at(name, "weight", module, lambda: LayerSlots(self.rows, experts))
 
     def _words(self, name: str, module: nn.Module) -> Any:
         words = array_shape(module, "weight")[0]
@@ -141,6 +164,15 @@ class ResidentSet:
         if not any(module is each for each in self._changed):
             self._changed.append(module)
         set_slots(module, self.rows, key, slots)
+
+    def only_own_words(self, logits: mx.array) -> mx.array:
+        """logits [B, ..., V'] with -inf for the words that other profiles in the batch add to the base's V."""
+        own = [slots.words_of_rows() for slots in self._slots.values() if isinstance(slots, SlotWords)]
+        widths = [max(each) for each in zip(*own, strict=True)]
+        if not widths or min(widths) >= logits.shape[-1]:
+            return logits
+        known = mx.arange(logits.shape[-1]) < mx.array(widths)[:, None]
+        return mx.where(known.reshape(len(widths), *[1] * (logits.ndim - 2), -1), logits, -mx.inf)
 
     def ready(self, key: str) -> bool:
         """Whether rows may use the profile."""
@@ -197,3 +229,11 @@ class ResidentSet:
         self._slots.clear()
         self._members.clear()
         mx.clear_cache()
+
+
+def _embeds(module: nn.Module) -> bool:
+    return base_class(module) in EMBEDDINGS
+
+
+def _nbytes(parts: object) -> int:
+    return sum(array.nbytes for array in arrays_of(parts))

@@ -94,6 +94,12 @@ class SlotWords:
     def drop(self, handle: int) -> None:
         self._own.pop(handle, None)
 
+    def words_of_rows(self) -> list[int]:
+        """The vocabulary of each row: the base's, or a profile's own."""
+        return [
+            self._own[handle].place.shape[0] if handle in self._own else self._words for handle in self.rows.handles
+        ]
+
     def known(self, tokens: mx.array) -> mx.array:
         """`tokens` with those that the base lacks replaced by its first one."""
         return mx.where(tokens < self._words, tokens, 0) if self._own else tokens
@@ -107,11 +113,11 @@ class SlotWords:
         return y
 
     def logits(self, x: mx.array, y: mx.array) -> mx.array:
-        """y [B, L, V] with the logits of each profile's own words for x [B, L, K]; -inf for words of others only."""
+        """y [B, L, V] with the logits of each profile's own words for x [B, L, K]; of others' words they mean nothing."""
         live = list(self._live())
         width = max((words.place.shape[0] for words, _ in live), default=0)
         if width > y.shape[-1]:
-            rest = mx.full((*y.shape[:-1], width - y.shape[-1]), -mx.inf, y.dtype)
+            rest = mx.zeros((*y.shape[:-1], width - y.shape[-1]), y.dtype)
             y = mx.concatenate([y, rest], axis=-1)
         for words, mine in live:
             own = (x @ words.values.astype(x.dtype).T).astype(y.dtype)

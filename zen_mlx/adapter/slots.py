@@ -112,8 +112,17 @@ class Stack:
     def nbytes(self) -> int:
         return sum(array.nbytes for array in arrays_of(self.parts))
 
+    @property
+    def growth(self) -> int:
+        """Bytes that one more profile takes: none where a slot is free."""
+        return 0 if self._free else self.nbytes // self.capacity * (self._next_capacity - self.capacity)
+
+    @property
+    def _next_capacity(self) -> int:
+        return min(max(1, 2 * self.capacity), max(self.most, self.capacity + 1))
+
     def _grow(self) -> None:
-        capacity = min(max(1, 2 * self.capacity), max(self.most, self.capacity + 1))
+        capacity = self._next_capacity
         rows = capacity * self.experts
 
         def grown(old: mx.array) -> mx.array:
@@ -138,19 +147,24 @@ class Live(NamedTuple):
 class LayerSlots:
     """The stacks of one parameter. experts: of a mixture, whose slots are slot * experts + expert; else 1."""
 
-    def __init__(self, rows: BatchRows, most: int, experts: int = 1) -> None:
+    def __init__(self, rows: BatchRows, experts: int = 1) -> None:
         self.rows = rows
         self.experts = experts
-        self._most = most
         self._stacks: dict[Form, Stack] = {}
         self._live: dict[tuple[int, ...], list[Live]] = {}
 
-    def put(self, handle: int, parts: Parts) -> None:
+    def put(self, handle: int, parts: Parts, most: int) -> None:
+        """Write `parts` into a slot of their form's stack, which has at most `most`."""
         self._live.clear()
         form = form_of(parts)
         if form not in self._stacks:
-            self._stacks[form] = Stack(parts, self._most, self.experts)
+            self._stacks[form] = Stack(parts, most, self.experts)
         self._stacks[form].put(handle, parts)
+
+    def growth(self, parts: Parts) -> int:
+        """Bytes that `put` would add."""
+        stack = self._stacks.get(form_of(parts))
+        return sum(array.nbytes for array in arrays_of(parts)) if stack is None else stack.growth
 
     def drop(self, handle: int) -> None:
         """Free the handle's slot, if it has one; a stack without slots in use goes."""

@@ -151,10 +151,11 @@ class Batch:
             raise
 
     def _forward(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-        if self.residents is not None:
-            self.residents.rows.handles = tuple(cache[-1].handles)
-        logits: mx.array = self.model(tokens, cache=cache[:-1])
-        return logits
+        if self.residents is None:
+            alone: mx.array = self.model(tokens, cache=cache[:-1])
+            return alone
+        self.residents.rows.handles = tuple(cache[-1].handles)
+        return self.residents.only_own_words(self.model(tokens, cache=cache[:-1]))
 
     def _remove(self, uids: list[int]) -> None:
         if not uids:

@@ -196,7 +196,7 @@ class Scheduler:
     def _place(self, key: str) -> bool:
         """Begin to write the slots of a profile that was read; False: there is no room yet."""
         resident = self._read[key]
-        if not self._residents.room_for(resident.nbytes):
+        if not self._residents.room_for(resident):
             if not self._running and not any(self._loading.values()):
                 self._no_room(key, resident.nbytes)
             return False
