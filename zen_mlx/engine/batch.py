@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from .constraints import logits_processor
 from .prompt_cache import PromptCaches
 from .request import Finish, Piece, Request
 from .row import Row, sampler
@@ -99,7 +100,7 @@ class Batch:
         row = Row(request, self.tokenizer, cached)
         shared = shared and key != BASE_KEY and self.residents is not None
         handle = self.residents.acquire(key) if shared and self.residents is not None else BASE
-        processors = [] if request.grammar is None else [_processor(request)]
+        processors = [] if row.matcher is None else [logits_processor(row.matcher, len(request.ids))]
         (uid,) = self._generator.insert(
             [list(request.ids[cached:])],
             [request.sampling.max_tokens],
@@ -173,13 +174,6 @@ class Batch:
         _, key, shared = self._rows.pop(uid)
         if self.residents is not None and shared:
             self.residents.release(key)
-
-
-def _processor(request: Request) -> Any:
-    from .constraints import logits_processor
-
-    assert request.grammar is not None
-    return logits_processor(request.grammar.matcher(), len(request.ids))
 
 
 def finished(row: Row) -> Finish:

@@ -166,7 +166,9 @@ def logits_processor(matcher: Matcher, prompt_tokens: int | None = None) -> Call
         if seen is not None and length > seen:
             matcher.consume(cast(list[int], tokens[seen:].tolist()))
         seen = length if seen is None else max(seen, length)
-        return mx.where(mx.array(matcher.allowed()), logits, -mx.inf)
+        allowed = matcher.allowed()
+        more = logits.shape[-1] - len(allowed)  # words that a profile adds
+        return mx.where(mx.array(np.pad(allowed, (0, more)) if more else allowed), logits, -mx.inf)
 
     return process
 

@@ -81,6 +81,7 @@ class Row:
         self.seed = secrets.randbelow(SEEDS) if sampling.seed is None else sampling.seed
         self.tokens: list[int] = []
         self.finish: Finish | None = None
+        self.matcher = None if request.grammar is None else request.grammar.matcher()
         self._tokenizer = tokenizer
         self._detokenizer: Any = tokenizer.detokenizer
         self._stops = StopTexts(request.stop)

@@ -128,7 +128,8 @@ class Scheduler:
         self._counts["prompt_tokens"] += finish.prompt_tokens
         self._counts["cached_tokens"] += finish.cached_tokens
         self._counts["completion_tokens"] += finish.completion_tokens
-        stream.put(finish)
+        failure = row.matcher.failure if row.matcher is not None else None
+        stream.put(finish if failure is None else failure)
 
     def _end_waiting(self, stream: Stream, end: Finish | BaseException) -> None:
         self._waiting.remove(stream)

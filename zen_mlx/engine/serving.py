@@ -16,6 +16,7 @@ from ..errors import ZenError
 from ..format.spec import Header, Profile
 from .backend import Backend
 from .batch import DEFAULT_STREAMS
+from .constraints import Constraints
 from .decoding import Message, prompt_ids, render
 from .prompt_cache import DEFAULT_MAX_BYTES
 from .request import Grammar, Request
@@ -73,7 +74,7 @@ class Serving:
     store: Any
     model_name: str
     _backend: Backend | None = None
-    _constraints: Any = None
+    _constraints: Constraints | None = None
     _serving = threading.Lock()
 
     @property
@@ -150,12 +151,9 @@ class Serving:
     def _grammar(self, backend: Backend, schema: Mapping[str, Any] | None) -> Grammar | None:
         if schema is None:
             return None
-        from .constraints import Constraints
-
         if self._constraints is None:
-            self._constraints = Constraints(backend.tokenizer, backend.vocab_size)
-        grammar: Grammar = self._constraints.json_schema(schema)
-        return grammar
+            self._constraints = Constraints(backend.tokenizer, backend.vocab_size, backend.tokenizing)
+        return self._constraints.json_schema(schema, "schema")
 
     def close(self) -> None:
         """End the backend, if one runs; answers that are open end as "interrupted"."""
