@@ -6,6 +6,7 @@ request waits in a queue until its profile is resident and a row is free, then j
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections.abc import Callable
@@ -70,6 +71,7 @@ class Backend:
         self._scheduler: Scheduler | None = None
         self._thread = threading.Thread(target=self._run, args=(make,), name="zen-decode", daemon=True)
         self._thread.start()
+        atexit.register(self.close, drain=False)  # a thread in MLX when the interpreter ends takes the process with it
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
@@ -96,6 +98,7 @@ class Backend:
             self._failure = error
             scheduler.fail(error)
         scheduler.close()
+        _end_streams()
 
     def _take_tasks(self, scheduler: Scheduler) -> None:
         """Everything that was asked since the last step; waits for something when there is nothing to compute."""
@@ -114,6 +117,7 @@ class Backend:
                 found = self._profiles.load(name)
             except BaseException as error:
                 found = error
+            _end_streams()
             self._tasks.put(lambda _: done(found))
 
         self._loader.submit(work)
@@ -165,6 +169,7 @@ class Backend:
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""
         self._closing = True
+        atexit.unregister(self.close)
         self._tasks.put(lambda scheduler: scheduler.stop(drain))
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -177,6 +182,13 @@ class Backend:
 
     def __exit__(self, *_: object) -> None:
         self.close(drain=False)
+
+
+def _end_streams() -> None:
+    """End the threads that MLX has for this one: those that are left when the process ends abort it."""
+    import mlx.core as mx
+
+    mx.clear_streams()
 
 
 def _vocabulary(model: Any) -> int:

@@ -141,8 +141,10 @@ class ConstrainedMatcher:
 
     def consume(self, tokens: Sequence[int]) -> None:
         """The answer went on with `tokens`; ends of the turn may repeat."""
-        if tokens:
-            self._matcher.consume_tokens(list(tokens))
+        for token in tokens:
+            if self._matcher.is_stopped():  # what follows is the end of the turn
+                return
+            self._matcher.consume_token(int(token))
 
     def allowed(self) -> NDArray[np.bool_]:
         """bool [V]: which tokens may come next. There is always one."""
