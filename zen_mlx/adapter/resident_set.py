@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,6 +28,13 @@ from .targets import array_shape, arrays, is_quantized
 BASE = -1
 EMBEDDINGS = (nn.Embedding, nn.QuantizedEmbedding)
 DEFAULT_MOST = 16
+
+
+class Content(NamedTuple):
+    """What a profile has for one parameter: parts that a kernel adds, rows of their own."""
+
+    parts: bool
+    rows: bool
 
 
 @dataclass
@@ -63,19 +70,29 @@ class ResidentSet:
 
     def why_alone(self, resident: Resident) -> str | None:
         """Why `resident` cannot share a batch with others, as a sentence; None where it can."""
-        for name, tensor in resident.tensors.items():
+        contents = {
+            name: Content(bool(tensor.parts), tensor.rows is not None) for name, tensor in resident.tensors.items()
+        }
+        return self._why_alone(contents, self._layers_by_row())
+
+    def why_alone_by_content(self, contents: Mapping[str, Content]) -> str | None:
+        """`why_alone` from a header, without a weight of the model: a layer that sees rows in another order is not found."""
+        return self._why_alone(contents, {id(module) for module, _ in self._places.values()})
+
+    def _why_alone(self, contents: Mapping[str, Content], by_row: set[int]) -> str | None:
+        for name, content in contents.items():
             module, key = self._places[name]
             kind = base_class(module)
-            if not self._mixes(module, key, kind, tensor):
-                return f"{name} is in a {kind.__name__}, where rows of a batch cannot differ"
+            if not self._mixes(module, key, kind, content, by_row):
+                return f"rows of a batch cannot differ in {name}, of the kind {kind.__name__}"
         return None
 
-    def _mixes(self, module: nn.Module, key: str, kind: type[nn.Module], tensor: ResidentTensor) -> bool:
+    def _mixes(self, module: nn.Module, key: str, kind: type[nn.Module], content: Content, by_row: set[int]) -> bool:
         if kind in SWITCH:
-            return key == "weight" and tensor.rows is None and type(self._parent(module)) in EXPERTS
+            return key == "weight" and not content.rows and type(self._parent(module)) in EXPERTS
         if kind in EMBEDDINGS:
-            return key == "weight" and not tensor.parts and not is_quantized(module)
-        return kind in LINEAR + NORMS and key in ("weight", "bias") and id(module) in self._layers_by_row()
+            return key == "weight" and not content.parts and not is_quantized(module)
+        return kind in LINEAR + NORMS and key in ("weight", "bias") and id(module) in by_row
 
     def _layers_by_row(self) -> set[int]:
         if self._by_row is None:

@@ -1,4 +1,4 @@
-"""zen profile: list, show, move and combine profiles. list, show, verify and the like import no mlx."""
+"""zen profile: list, show, move and combine profiles. list, verify and the like import no mlx."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ._options import AsJson, Command, ProfileName, Replace, complete_profile
 from .inspect import document, facts_document, print_facts, print_profile
 
 if TYPE_CHECKING:
+    from ..format.spec import Header
     from ..profiles.store import ProfileStore
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, look at, move and combine profiles.")
@@ -91,10 +92,40 @@ def show_profile(name: ProfileName, as_json: AsJson = False) -> None:
       zen profile show cynic --json
     """
     header = _store().header(name)
+    known, why_alone = _shares_batch(header)
     if as_json:
-        _view.emit(facts_document(header))
-    else:
-        print_facts(header)
+        _view.emit({**facts_document(header), "shares_batch": why_alone is None if known else None})
+        return
+    print_facts(header)
+    if known:
+        _view.say(f"  {'in a batch':<18}{'with other profiles' if why_alone is None else f'alone: {why_alone}'}")
+
+
+def _shares_batch(header: Header) -> tuple[bool, str | None]:
+    """(whether it can be known here, why requests for the profile cannot share a batch with others)."""
+    from ..base.pull import local_path
+    from ..errors import ZenError
+
+    try:
+        folder = local_path(str(header.base.get("model") or ""))
+    except ZenError:
+        folder = None
+    if folder is None:
+        return False, None
+    from ..adapter.attach import check
+    from ..adapter.resident_set import Content, ResidentSet
+    from ..base.build import build
+
+    try:
+        model = build(folder)
+        check(model, header.tensors)
+    except ZenError:
+        return False, None
+    contents = {
+        name: Content(any(part["kind"] != "rows" for part in tensor.layout), tensor.rows is not None)
+        for name, tensor in header.tensors.items()
+    }
+    return True, ResidentSet(model).why_alone_by_content(contents)
 
 
 @app.command("verify")

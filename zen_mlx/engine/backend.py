@@ -1,7 +1,7 @@
 """A backend for apps: one thread decodes for everybody, each request with its own profile, in one batch.
 
-That thread owns model, batch and caches, and nobody else computes with MLX; files of profiles are read on a second one. A
-request waits in a queue until its profile is resident and a row is free, then joins the batch between two steps.
+That thread owns model, batch and caches; a profile's file is read and checked on another one, one file at a time. A request
+waits in a queue until its profile is resident and a row is free, then joins the batch between two steps.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, QueueFull, ZenError
@@ -64,7 +63,7 @@ class Backend:
         self._tasks: queue.SimpleQueue[Callable[[Scheduler], None]] = queue.SimpleQueue()
         self._opening = threading.Lock()
         self._closing = False
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="zen-profiles")
+        self._reading = threading.Lock()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._limits = (streams, most_profiles, max_bytes, cache_bytes)
@@ -114,13 +113,14 @@ class Backend:
         def work() -> None:
             found: Any
             try:
-                found = self._profiles.load(name)
+                with self._reading:
+                    found = self._profiles.load(name)
             except BaseException as error:
                 found = error
             _end_streams()
             self._tasks.put(lambda _: done(found))
 
-        self._loader.submit(work)
+        threading.Thread(target=work, name="zen-profile", daemon=True).start()
 
     def open(self, request: Request) -> Stream:
         """Queue `request`. ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull."""
@@ -175,7 +175,6 @@ class Backend:
         if self._thread.is_alive():
             self._tasks.put(lambda scheduler: scheduler.stop(False))
             self._thread.join(timeout)
-        self._loader.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Backend:
         return self
@@ -185,7 +184,7 @@ class Backend:
 
 
 def _end_streams() -> None:
-    """End the threads that MLX has for this one: those that are left when the process ends abort it."""
+    """End what MLX runs for this thread, which then may not use MLX again: threads that are left abort the process's end."""
     import mlx.core as mx
 
     mx.clear_streams()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -147,6 +148,10 @@ class Serving:
             )
         chosen = Sampling(**sampling)
         return backend.open(Request(ids, profile, chosen, tuple(stop), grammar=self._grammar(backend, schema)))
+
+    async def stream_async(self, messages: str | Sequence[Message], **options: Any) -> Stream:
+        """`stream` for an event loop, which goes on while the base is loaded and the prompt is read."""
+        return await asyncio.to_thread(self.stream, messages, **options)
 
     def _grammar(self, backend: Backend, schema: Mapping[str, Any] | None) -> Grammar | None:
         if schema is None:

@@ -72,7 +72,8 @@ def test_answers_from_many_threads_are_those_of_one_stream(manager: ZenPersonali
 
 def test_asyncio_and_counts(manager: ZenPersonalizationManager) -> None:
     async def ask(name: str | None) -> tuple[str, Finish]:
-        stream = manager.stream([{"role": "user", "content": "hello"}], profile=name, max_tokens=9, temperature=0.0)
+        turns = [{"role": "user", "content": "hello"}]
+        stream = await manager.stream_async(turns, profile=name, max_tokens=9, temperature=0.0)
         text = "".join([piece.text async for piece in stream])
         return text, finish(stream)
 
