@@ -79,10 +79,9 @@ class Constraints:
         source = LLMatcher.grammar_from_lark(text) if kind == "lark" else LLMatcher.grammar_from_json_schema(text)
         made = LLMatcher(tokenizer, source, log_level=0, limits=_limits())
         made.compute_bitmask()
-        _probe(made.deep_copy(), self._vocab_size)
-        if made.is_error():
-            raise ValueError(_reason(made))
-        return _Compiled(made, self._vocab_size, tuple(sorted(self._tokenizer.eos_token_ids)))
+        ends = tuple(sorted(self._tokenizer.eos_token_ids))
+        _probe(made.deep_copy(), self._vocab_size, ends)
+        return _Compiled(made, self._vocab_size, ends)
 
     def _vocabulary(self) -> LLTokenizer:
         with self._building:
@@ -184,14 +183,18 @@ def _limits() -> LLParserLimits:
     )
 
 
-def _probe(matcher: LLMatcher, vocab_size: int) -> None:
-    """ValueError for a grammar that the parser gives up on within the first tokens."""
+def _probe(matcher: LLMatcher, vocab_size: int, ends: Sequence[int]) -> None:
+    """ValueError for a bad grammar, and for one that the parser gives up on within the first tokens.
+
+    The first allowed tokens are taken: they are single characters, so that objects are opened rather than left empty.
+    """
     for _ in range(_PROBE_TOKENS):
-        allowed = np.flatnonzero(_mask(matcher, vocab_size))
+        allowed = np.setdiff1d(np.flatnonzero(_mask(matcher, vocab_size)), ends)
         if matcher.is_error():
             raise ValueError(_reason(matcher))
-        if matcher.is_stopped() or not matcher.consume_token(int(allowed[-1])):
+        if not len(allowed):
             return
+        matcher.consume_token(int(allowed[0]))
 
 
 def _mask(matcher: LLMatcher, vocab_size: int) -> NDArray[np.bool_]:
