@@ -79,10 +79,8 @@ class Constraints:
         source = LLMatcher.grammar_from_lark(text) if kind == "lark" else LLMatcher.grammar_from_json_schema(text)
         made = LLMatcher(tokenizer, source, log_level=0, limits=_limits())
         made.compute_bitmask()
-        _probe(made.deep_copy(), self._vocab_size)
-        if made.is_error():
-            raise ValueError(_reason(made))
-        return _Compiled(made, self._vocab_size, tuple(sorted(self._tokenizer.eos_token_ids)))
+        _probe(made.deep_copy(), self._vocab_size, sorted(self._tokenizer.eos_token_ids))
+        return _Compiled(made, self._vocab_size)
 
     def _vocabulary(self) -> LLTokenizer:
         with self._building:
@@ -106,14 +104,13 @@ class Constraints:
 class _Compiled:
     """A checked grammar."""
 
-    def __init__(self, made: LLMatcher, vocab_size: int, ends: Sequence[int]) -> None:
+    def __init__(self, made: LLMatcher, vocab_size: int) -> None:
         self._made = made
         self._vocab_size = vocab_size
-        self._ends = ends
 
     def matcher(self) -> ConstrainedMatcher:
         """A new answer's state, in some microseconds."""
-        return ConstrainedMatcher(self._made.deep_copy(), self._vocab_size, self._ends)
+        return ConstrainedMatcher(self._made.deep_copy(), self._vocab_size)
 
 
 class ConstrainedMatcher:
@@ -122,11 +119,9 @@ class ConstrainedMatcher:
     A token that ends the turn is allowed exactly where the grammar may end, and after the end nothing else is.
     """
 
-    def __init__(self, matcher: LLMatcher, vocab_size: int, ends: Sequence[int]) -> None:
+    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
         self._vocab_size = vocab_size
-        self._only_end = np.zeros(vocab_size, bool)
-        self._only_end[list(ends)] = True
 
     @property
     def failure(self) -> InputError | None:
@@ -148,8 +143,7 @@ class ConstrainedMatcher:
 
     def allowed(self) -> NDArray[np.bool_]:
         """bool [V]: which tokens may come next. There is always one."""
-        mask = _mask(self._matcher, self._vocab_size)
-        return self._only_end if self._matcher.is_error() else mask
+        return _mask(self._matcher, self._vocab_size)
 
 
 def logits_processor(matcher: Matcher, prompt_tokens: int | None = None) -> Callable[[mx.array, mx.array], mx.array]:
@@ -188,14 +182,18 @@ def _limits() -> LLParserLimits:
     )
 
 
-def _probe(matcher: LLMatcher, vocab_size: int) -> None:
-    """ValueError for a grammar that the parser gives up on within the first tokens."""
+def _probe(matcher: LLMatcher, vocab_size: int, ends: Sequence[int]) -> None:
+    """ValueError for a bad grammar, and for one that the parser gives up on within the first tokens.
+
+    The first allowed tokens are taken: they are single characters, so that objects are opened rather than left empty.
+    """
     for _ in range(_PROBE_TOKENS):
-        allowed = np.flatnonzero(_mask(matcher, vocab_size))
+        allowed = np.setdiff1d(np.flatnonzero(_mask(matcher, vocab_size)), ends)
         if matcher.is_error():
             raise ValueError(_reason(matcher))
-        if matcher.is_stopped() or not matcher.consume_token(int(allowed[-1])):
+        if not len(allowed):
             return
+        matcher.consume_token(int(allowed[0]))
 
 
 def _mask(matcher: LLMatcher, vocab_size: int) -> NDArray[np.bool_]:
