@@ -67,6 +67,9 @@ class SlotLinear(nn.Module):
     """x [B, ..., K] or [B * L, K], rows of one request side by side."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        if self.__dict__[_ROWS].only_base:
+            alone: mx.array = super().__call__(x)
+            return alone
         siblings: Siblings | None = self.__dict__.get(_SIBLINGS)
         y = None if siblings is None else siblings(self, (x,), lambda layers: self._together(x, layers))
         return self._together(x, [self])[0] if y is None else y
@@ -96,6 +99,8 @@ class SlotSwitchLinear(nn.Module):
     def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
         y = _base(self)(x, indices, sorted_indices=sorted_indices)
         rows: BatchRows = self.__dict__[_ROWS]
+        if rows.only_base:
+            return y
         lead = y.shape[:-1]
 
         def ids(slots: tuple[int, ...] | None, layer: nn.Module) -> mx.array:
@@ -113,6 +118,8 @@ class SlotExperts(nn.Module):
 
     def __call__(self, x: mx.array, indices: mx.array) -> mx.array:
         rows: BatchRows = self.__dict__[_ROWS]
+        if rows.only_base:
+            return _base(self)(x, indices)
         with _expert_rows(rows, indices):
             return _base(self)(x, indices)
 
@@ -134,6 +141,8 @@ class SlotNorm(nn.Module):
     """nn.RMSNorm or nn.LayerNorm whose weight and bias are each row's own."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        if self.__dict__[_ROWS].only_base:
+            return _base(self)(x)
         found = {key: each.of_rows(x) for key, each in self.__dict__[SLOTS].items()}
         if all(value is None for value in found.values()):
             return _base(self)(x)
@@ -153,6 +162,8 @@ class SlotEmbedding(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         words: SlotWords = slots_of(self, WORDS)
+        if self.__dict__[_ROWS].only_base:
+            return _base(self)(x)
         return words.looked_up(x, _base(self)(words.known(x)))
 
     def as_linear(self, x: mx.array) -> mx.array:

@@ -49,13 +49,24 @@ def arrays_of(parts: Any) -> list[mx.array]:
 class BatchRows:
     """The batch that the model computes now: which profile each row has, as a handle; -1 is the base.
 
-    expert_rows: within a mixture of experts, the batch row of each entry of the experts' indices.
+    only_base: all rows have the base. expert_rows: within a mixture of experts, the batch row of each entry of the
+    experts' indices.
     """
 
     def __init__(self) -> None:
-        self.handles: tuple[int, ...] = ()
+        self.handles = ()
         self.expert_rows: mx.array | None = None
         self._arrays: dict[Hashable, mx.array] = {}
+
+    @property
+    def handles(self) -> tuple[int, ...]:
+        """One a row."""
+        return self._handles
+
+    @handles.setter
+    def handles(self, handles: tuple[int, ...]) -> None:
+        self._handles = handles
+        self.only_base = max(handles, default=-1) < 0
 
     def array(self, ids: tuple[int, ...], lead: tuple[int, ...]) -> mx.array:
         """i32 `lead`: ids[b] for every entry that belongs to batch row b. lead: [B, ...] or [B * L, ...], row after row."""
