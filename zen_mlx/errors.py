@@ -18,6 +18,7 @@ ZenError                      exit code 1
 ├── UploadError               the hub did not take it; nothing was published
 ├── StorageError              the disk refused (full, read-only)
 ├── MemoryLimitError          exit code 2: the work would not fit in memory; nothing was begun
+├── QueueFull                 too many requests wait for an answer; nothing was begun
 ├── TrainingError             the loss stopped being a number
 └── KernelError               a kernel does not compute what it should on this machine
 """
@@ -155,6 +156,14 @@ class MemoryLimitError(ZenError):
     """The work would not fit in memory; nothing was begun."""
 
     exit_code = 2
+
+
+class QueueFull(ZenError):
+    """Too many requests wait for an answer. retry_after: seconds after which asking again makes sense."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many requests are waiting", hint=f"try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
 
 
 class TrainingError(ZenError):
