@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from ..errors import InputError, NameInvalidError, ProfileNotFoundError, QueueFull, ZenError
+from .wire import short
 
 OPENAI, ANTHROPIC, OLLAMA = "openai", "anthropic", "ollama"
 NO_MODEL = "there is no such model; GET /v1/models lists those of this server"
@@ -36,20 +36,6 @@ _ANTHROPIC_TYPES = {
 }
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _LOG = logging.getLogger("zen_mlx.server")
-_FIELD = re.compile(r"[a-z][a-z0-9_]*")
-_BRANCHES = {
-    "str",
-    "int",
-    "float",
-    "bool",
-    "none",
-    "list",
-    "dict",
-    "function",
-    "other",
-    "message",
-    "text",
-}  # of a union, in pydantic's locations
 
 
 @dataclass(frozen=True)
@@ -143,18 +129,25 @@ def _invalid(error: RequestValidationError) -> Fault:
     context = worst.get("ctx") or {}
     if worst["type"] == "json_invalid":
         return Fault(400, "the body is not valid JSON")
-    places = [str(place) for place in worst["loc"][1:] if _names_a_field(place)]
-    places += [context["field"]] if context.get("field") else []
-    param = ".".join(places) or None
+    param = _field(worst, error.body)
     return Fault(
         400, f"{param or 'body'}: {_complaint(worst['type'], worst['msg'], context)}", param, _code(worst["type"])
     )
 
 
-def _names_a_field(place: object) -> bool:
-    return isinstance(place, int) or (
-        isinstance(place, str) and bool(_FIELD.fullmatch(place)) and place not in _BRANCHES
-    )
+def _field(complaint: dict[str, Any], body: Any) -> str | None:
+    """Where in `body` the field is: pydantic's location without its names for the branches of a union."""
+    places: list[str] = []
+    for place in complaint["loc"][1:]:
+        inside = place in body if isinstance(body, dict) else isinstance(body, list) and place in range(len(body))
+        if inside:
+            body = body[place]
+            places.append(short(place))
+    if complaint["type"] == "missing":
+        places.append(str(complaint["loc"][-1]))
+    if field := (complaint.get("ctx") or {}).get("field"):
+        places.append(field)
+    return ".".join(places) or None
 
 
 def _code(kind: str) -> str | None:

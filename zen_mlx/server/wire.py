@@ -45,7 +45,7 @@ class Body(Wire):
             if name in cls.refused and not _asks_for_nothing(value, cls.refused[name]):
                 raise refusal(name, "this server does not support it, and the answer would not be what it asks for")
             if name not in cls.model_fields and name not in cls.ignored and name not in cls.refused:
-                raise PydanticCustomError("unknown_field", "unknown field", {"field": _short(name)})
+                raise PydanticCustomError("unknown_field", "unknown field", {"field": short(name)})
         return {name: value for name, value in data.items() if name in cls.model_fields}
 
     @classmethod
@@ -70,7 +70,8 @@ def _asks_for_nothing(value: Any, neutral: Neutral) -> bool:
     return value is None or any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral)
 
 
-def _short(name: object) -> str:
+def short(name: object) -> str:
+    """A name that a caller made up, as it may stand in an error."""
     text = str(name)
     return ascii(text if len(text) <= 60 else text[:60] + "...")[1:-1]
 
