@@ -1,4 +1,4 @@
-"""A backend for the server's tests: a real tokenizer, and answers that are given instead of computed; a token is a character."""
+"""A backend for the server's tests: a real tokenizer, and given answers; a token is a character."""
 
 from __future__ import annotations
 
@@ -112,7 +112,14 @@ class CannedStream:
         reason = "interrupted" if self.cancelled else "length" if limit < end else "stop"
         seed = self._request.sampling.seed
         self.finish = Finish(
-            reason, stop if reason == "stop" else None, len(self._request.ids), 2, self.sent, 1.0, 1.0, (seed or 0) % SEEDS
+            reason,
+            stop if reason == "stop" else None,
+            len(self._request.ids),
+            2,
+            self.sent,
+            1.0,
+            1.0,
+            (seed or 0) % SEEDS,
         )
 
     def _logprobs(self, piece: str) -> tuple[TokenLogprob, ...]:

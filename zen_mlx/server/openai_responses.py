@@ -15,7 +15,7 @@ from starlette.responses import Response
 from ..engine import request as engine
 from .answers import Answer, Answers, Called, Ended, Event, Said, sampling_of
 from .documents import answers_of
-from .faults import OPENAI, Fault, body_of
+from .faults import OPENAI, Fault
 from .prompts import Talk, prepare
 from .reading import TEXT
 from .responses_wire import ResponsesBody
@@ -45,7 +45,8 @@ def router(serving: Serving) -> APIRouter:
         head = _head(serving.model_of(profile), body, wanted)
         if not body.stream:
             return await whole(request, answers, lambda collected: _whole(head, collected[0]))
-        return EventStream(request, answers, _Stream(head).chunks(answers), _failed)
+        stream = _Stream(head)
+        return EventStream(request, answers, stream.chunks(answers), stream.failed)
 
     return routes
 
@@ -134,11 +135,6 @@ def _function_call(id: str, call: Call, status: str) -> Item:
     return common | {"arguments": call.arguments, "status": status}
 
 
-def _failed(fault: Fault) -> str:
-    error = body_of(OPENAI, fault)["error"]
-    return sse({"type": "error", "sequence_number": 0, **error}, "error")
-
-
 class _Stream:
     """The events of one response; items are opened and closed as the kind of what comes changes."""
 
@@ -159,6 +155,11 @@ class _Stream:
                 continue
             for chunk in self._chunks(event):
                 yield chunk
+
+    def failed(self, fault: Fault) -> str:
+        """The last event of a stream that went wrong."""
+        error = {"code": fault.code or "server_error", "message": fault.message}
+        return self._event("response.failed", response=self._head | {"status": "failed", "error": error})
 
     def _chunks(self, event: Event) -> Iterator[str]:
         if isinstance(event, Said):

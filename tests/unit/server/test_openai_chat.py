@@ -43,12 +43,21 @@ def test_a_whole_answer(live: Live, client: openai.OpenAI) -> None:
     assert (choice.message.content, choice.finish_reason, choice.message.role) == ("Hello there.", "stop", "assistant")
     assert answer.model == "tiny@cynic"
     asked = live.backend.asked[0]
-    assert (asked.profile, asked.sampling.temperature, asked.sampling.top_p, asked.sampling.seed) == ("cynic", 0, 0.5, 3)
+    assert (asked.profile, asked.sampling.temperature, asked.sampling.top_p, asked.sampling.seed) == (
+        "cynic",
+        0,
+        0.5,
+        3,
+    )
     assert asked.sampling.max_tokens == live.backend.context - len(asked.ids)
     assert live.backend.prompt() == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     usage = answer.usage
     assert usage is not None
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (len(asked.ids), 12, len(asked.ids) + 12)
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (
+        len(asked.ids),
+        12,
+        len(asked.ids) + 12,
+    )
     assert usage.prompt_tokens_details is not None
     assert usage.prompt_tokens_details.cached_tokens == 2
 
@@ -257,9 +266,11 @@ def test_what_goes_wrong_on_the_way(live: Live, client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIError, match="failed to answer"):
         list(client.chat.completions.create(model="tiny", messages=ASK, stream=True))
     live.backend.breaks, live.backend.slow_s = None, 0.05
+    stream = client.chat.completions.create(model="tiny", messages=ASK, stream=True)
+    next(stream)
+    live.backend.given[-1].cancel()
     with pytest.raises(openai.APIError, match="before it was complete"):
-        for _ in client.chat.completions.create(model="tiny", messages=ASK, stream=True):
-            live.backend.given[-1].cancel()
+        list(stream)
 
 
 def test_keep_alives_in_a_long_prefill(live: Live, client: openai.OpenAI) -> None:
