@@ -18,7 +18,6 @@ ZenError                      exit code 1
 ├── UploadError               the hub did not take it; nothing was published
 ├── StorageError              the disk refused (full, read-only)
 ├── MemoryLimitError          exit code 2: the work would not fit in memory; nothing was begun
-├── QueueFull                 too many requests wait for an answer; nothing was begun
 ├── TrainingError             the loss stopped being a number
 └── KernelError               a kernel does not compute what it should on this machine
 """
@@ -159,10 +158,10 @@ class MemoryLimitError(ZenError):
 
 
 class QueueFull(ZenError):
-    """Too many requests wait for an answer. retry_after: seconds after which asking again makes sense."""
+    """More requests wait than may; try again in `retry_after` seconds."""
 
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("too many requests are waiting", hint=f"try again in {retry_after:.0f} s")
+    def __init__(self, message: str, *, retry_after: float, **rest: Any) -> None:
+        super().__init__(message, **rest)
         self.retry_after = retry_after
 
 
