@@ -14,6 +14,7 @@ from .base.loaded import Base, base_info, check_base, check_tokenizer
 from .base.pull import pull
 from .config import BitDeltaConfig, CompressOptions, TrainOptions
 from .data.examples import ImportOptions
+from .engine.serving import Serving
 from .events import OnEvent, Progress, ignore
 from .format.read import read, read_header
 from .format.spec import Profile
@@ -37,7 +38,7 @@ def load_profile(path: str | Path) -> Profile:
     return read(path)
 
 
-class ZenPersonalizationManager:
+class ZenPersonalizationManager(Serving):
     """Profiles of one base model.
 
     model: an alias, a repo id or a folder. config: how `create_profile` trains. home: where profiles are kept (default

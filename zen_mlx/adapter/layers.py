@@ -73,6 +73,7 @@ def families(model: nn.Module, layers: Sequence[nn.Module]) -> Iterator[list[nn.
 
 
 DELTA = "_delta"
+SLOTS = "_bitdelta_slots"  # of a layer that serves many profiles: see `slot_layers`
 _SIBLINGS = "_bitdelta_siblings"
 LINEAR = (nn.Linear, nn.QuantizedLinear)
 SWITCH = (SwitchLinear, QuantizedSwitchLinear)
@@ -151,7 +152,7 @@ def delta_class(base: type[nn.Module]) -> type[nn.Module]:
 
 def base_class(layer: nn.Module) -> type[nn.Module]:
     """The layer's own class, with or without a delta on it."""
-    return type(layer).__mro__[2] if DELTA in layer else type(layer)
+    return type(layer).__mro__[2] if DELTA in layer or SLOTS in layer.__dict__ else type(layer)
 
 
 def set_delta(layer: nn.Module, parts: tuple[Operand, ...]) -> None:

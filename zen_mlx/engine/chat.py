@@ -1,7 +1,8 @@
 """A conversation: messages, settings, and a prompt cache (KV cache) that each turn goes on from.
 
-The tokens of the whole conversation are rendered anew for each answer; what the cache already holds of them is kept, the
-rest is fed. Another profile means another cache and the same conversation. Oldest exchanges leave when the context is full.
+The tokens of the whole conversation are rendered anew for each answer; what a cache already holds of them is read from
+there, the rest is fed. Another profile means other caches and the same conversation. Oldest exchanges leave when the
+context is full.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 from .. import fsio
 from ..config import Sampling
 from ..errors import InputError
-from .decoding import Decoding, Message, context_length, render
+from .batch import Batch, finished
+from .decoding import Message, context_length, render
+from .request import Request
 
 if TYPE_CHECKING:
     import mlx.nn as nn
@@ -51,19 +54,18 @@ class ChatSession:
         self.last: ChatAnswer | None = None
         self._model = model
         self._tokenizer = tokenizer
-        self._cache: list[object] | None = None
-        self._cached: list[int] = []
+        self._batch: Batch | None = None
 
     def use(self, model: nn.Module) -> None:
         """Go on with `model` (another profile); the conversation stays and is read again by it."""
         self._model = model
-        self._forget()
+        self._batch = None
 
     def clear(self) -> None:
         """Forget every turn; the system message and the settings stay."""
         self.messages.clear()
         self.last = None
-        self._forget()
+        self._batch = None
 
     def ask(self, text: str, should_stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
         """Yield the pieces of the answer to `text`; `last` says what it took.
@@ -115,38 +117,29 @@ class ChatSession:
         except InputError:
             self.messages.pop()
             raise
-        kept = self._reuse(ids)
         limit = min(self.sampling.max_tokens, context_length(self._model) - len(ids))
-        decoding = Decoding(
-            self._model,
-            self._tokenizer,
-            ids[kept:],
-            replace(self.sampling, max_tokens=limit),
-            cache=self._cache,
-            should_stop=should_stop,
-        )
+        batch = Batch(self._model, self._tokenizer, streams=1) if self._batch is None else self._batch
+        self._batch = None  # until it is known that nothing broke off inside a step
+        row = batch.add(Request(ids, sampling=replace(self.sampling, max_tokens=limit)))
         pieces: list[str] = []
-        whole = False
         try:
-            for piece in decoding:
-                pieces.append(piece)
-                yield piece
-            whole = decoding.prefilled
+            for piece in batch.pieces(row, should_stop):
+                pieces.append(piece.text)
+                yield piece.text
+            self._batch = batch
         finally:
-            if whole:
-                self._cached = ids + decoding.tokens
-            else:
-                # Stopped inside a step: the layers' caches may have different lengths.
-                self._forget()
             self.messages.append({"role": "assistant", "content": "".join(pieces)})
+            if row.finish is None:
+                row.interrupt()
+            finish = finished(row)
             self.last = ChatAnswer(
-                finish_reason=decoding.finish_reason,
-                prompt_tokens=len(ids),
-                cached_tokens=kept,
-                completion_tokens=len(decoding.tokens),
-                prompt_tps=decoding.prompt_tps,
-                generation_tps=decoding.generation_tps,
-                seed=decoding.seed,
+                finish_reason=finish.finish_reason,
+                prompt_tokens=finish.prompt_tokens,
+                cached_tokens=finish.cached_tokens,
+                completion_tokens=finish.completion_tokens,
+                prompt_tps=finish.prompt_tps,
+                generation_tps=finish.generation_tps,
+                seed=finish.seed,
                 dropped=dropped,
             )
 
@@ -169,26 +162,3 @@ class ChatSession:
                 )
             messages = messages[later:]
             dropped += 1
-
-    def _reuse(self, ids: list[int]) -> int:
-        """Bring the cache to a prefix of `ids` and return how many tokens it holds; at least one is left to feed."""
-        from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
-
-        common = 0
-        for old, new in zip(self._cached, ids[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
-        excess = len(self._cached) - common
-        if self._cache is not None and common and (not excess or can_trim_prompt_cache(self._cache)):
-            if excess:
-                trim_prompt_cache(self._cache, excess)
-            self._cached = ids[:common]
-            return common
-        self._cache = make_prompt_cache(self._model)
-        self._cached = []
-        return 0
-
-    def _forget(self) -> None:
-        self._cache = None
-        self._cached = []

@@ -1,30 +1,28 @@
-"""Sampling of tokens: token[t+1] ~ softmax(logits / temperature), cut to the nucleus of mass top_p; argmax at temperature 0.
+"""Decoding of one prompt after the other: sampling of tokens with a model that has its profile attached, or none.
 
-On mlx-lm's `generate_step`. Its `stream_generate` is not used: it raises the wired memory limit and prints. Knows
-nothing about profiles: the model that comes in has its delta attached.
+token[t+1] ~ softmax(logits / temperature), cut to the nucleus of mass top_p; argmax at temperature 0.
 """
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from ..config import SEEDS, Sampling
+from ..config import Sampling
+from ..data.example import Example
 from ..errors import InputError
+from ..events import Count
 from ..fsio import Json
+from .batch import Batch, finished
+from .prompt_cache import PromptCaches
+from .request import Request
 
 if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
-from typing import Any
 
-from ..data.example import Example
-from ..events import Count
-
-PREFILL_TOKENS = 512  # prompt tokens between two looks at whether to stop
+_TOGETHER = 8  # prompts that are answered at the same time
 _NO_LIMIT = 2**31
 
 Message = dict[str, str]
@@ -47,99 +45,6 @@ class Generation:
     def to_dict(self) -> Json:
         """The document of `zen generate --json`."""
         return asdict(self)
-
-
-class Decoding:
-    """Iterate for pieces of text; afterwards the counts say what happened.
-
-    ids: the tokens to feed now, at least one (with a cache: those that are not in it yet). tokens: what was drawn and is
-    in the cache too, the end-of-turn token included. should_stop is asked between tokens and between pieces of the prompt.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        tokenizer: TokenizerWrapper,
-        ids: Sequence[int],
-        sampling: Sampling,
-        *,
-        cache: list[object] | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.seed = secrets.randbelow(SEEDS) if sampling.seed is None else sampling.seed
-        self.tokens: list[int] = []
-        self.finish_reason = "interrupted"
-        self.prefilled = False
-        self.prompt_s = 0.0
-        self.generation_s = 0.0
-        self._model = model
-        self._tokenizer = tokenizer
-        self._ids = list(ids)
-        self._sampling = sampling
-        self._cache = cache
-        self._should_stop = should_stop
-
-    @property
-    def prompt_tps(self) -> float:
-        """Prompt tokens per second."""
-        return len(self._ids) / self.prompt_s if self.prompt_s else 0.0
-
-    @property
-    def generation_tps(self) -> float:
-        """Tokens drawn after the first one, per second."""
-        return (len(self.tokens) - 1) / self.generation_s if self.generation_s and len(self.tokens) > 1 else 0.0
-
-    def __iter__(self) -> Iterator[str]:
-        import mlx.core as mx
-        from mlx_lm.generate import generate_step
-        from mlx_lm.sample_utils import make_sampler
-
-        mx.random.seed(self.seed)
-        detokenizer = self._tokenizer.detokenizer
-        began = time.perf_counter()
-        steps = generate_step(
-            mx.array(self._ids),
-            self._model,
-            max_tokens=self._sampling.max_tokens,
-            sampler=make_sampler(temp=self._sampling.temperature, top_p=self._sampling.top_p),
-            prompt_cache=self._cache,
-            prefill_step_size=PREFILL_TOKENS,
-            prompt_progress_callback=self._between,
-        )
-        ends = self._tokenizer.eos_token_ids
-        try:
-            for token, _ in steps:
-                now = time.perf_counter()
-                if not self.tokens:
-                    self.prompt_s, began = now - began, now
-                self.prefilled = True
-                self.tokens.append(int(token))
-                self.generation_s = now - began
-                if token in ends:
-                    self.finish_reason = "stop"
-                    break
-                detokenizer.add_token(token)
-                if piece := detokenizer.last_segment:  # reading it moves it on
-                    yield piece
-                if self._should_stop():
-                    break
-            else:
-                self.finish_reason = "length"
-        except _Stopped:
-            return
-        finally:
-            steps.close()
-        detokenizer.finalize()
-        if piece := detokenizer.last_segment:
-            yield piece
-
-    def _between(self, done: int, total: int) -> None:
-        if self._should_stop():
-            raise _Stopped
-
-
-class _Stopped(Exception):
-    """Leaves the prompt's computation."""
 
 
 def context_length(model: nn.Module) -> int:
@@ -217,22 +122,23 @@ def generate(
             expected=f"fewer than {context_length(model)} tokens",
             found=f"{len(ids)} tokens",
         )
-    limit = min(sampling.max_tokens, room)
-    decoding = Decoding(model, tokenizer, ids, Sampling(limit, sampling.temperature, sampling.top_p, sampling.seed))
+    batch = Batch(model, tokenizer, streams=1, caches=PromptCaches(0))
+    row = batch.add(Request(ids, sampling=replace(sampling, max_tokens=min(sampling.max_tokens, room))))
     pieces = []
-    for piece in decoding:
-        pieces.append(piece)
-        on_text(piece)
+    for piece in batch.pieces(row):
+        pieces.append(piece.text)
+        on_text(piece.text)
+    finish = finished(row)
     return Generation(
         text="".join(pieces),
         model=model_name,
         profile=profile,
-        finish_reason=decoding.finish_reason,
-        prompt_tokens=len(ids),
-        completion_tokens=len(decoding.tokens),
-        prompt_tps=round(decoding.prompt_tps, 2),
-        generation_tps=round(decoding.generation_tps, 2),
-        seed=decoding.seed,
+        finish_reason=finish.finish_reason,
+        prompt_tokens=finish.prompt_tokens,
+        completion_tokens=finish.completion_tokens,
+        prompt_tps=round(finish.prompt_tps, 2),
+        generation_tps=round(finish.generation_tps, 2),
+        seed=finish.seed,
     )
 
 
@@ -255,12 +161,29 @@ def greedy_answers(
 
     An answer ends with the turn, after `most_tokens` tokens, or where the context ends.
     """
-    answers = []
-    for done, ids in enumerate(prompts):
-        progress(done, len(prompts))
-        room = min(most_tokens, context_length(model) - len(ids))
-        decoding = Decoding(model, tokenizer, ids, Sampling(max(1, room), 0.0, seed=0))
-        text = "".join(decoding)
-        answers.append((text, decoding.finish_reason == "length"))
-    progress(len(prompts), len(prompts))
-    return answers
+    requests = [greedy_request(model, ids, most_tokens) for ids in prompts]
+    return [(text, reason == "length") for text, reason in answers(model, tokenizer, requests, progress)]
+
+
+def greedy_request(model: nn.Module, ids: Sequence[int], most_tokens: int, stop: Sequence[str] = ()) -> Request:
+    """The likeliest tokens after `ids`, at most `most_tokens`, to the end of the context."""
+    room = min(most_tokens, context_length(model) - len(ids))
+    return Request(ids, sampling=Sampling(max(1, room), 0.0, seed=0), stop=tuple(stop))
+
+
+def answers(
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    requests: Sequence[Request],
+    progress: Count = lambda done, total: None,
+) -> list[tuple[str, str]]:
+    """(text, finish reason) of each request, some of them at a time."""
+    batch = Batch(model, tokenizer, streams=_TOGETHER, caches=PromptCaches(0))
+    rows = [batch.add(request) for request in requests]
+    texts = {id(row): "" for row in rows}
+    while len(batch):
+        progress(len(rows) - len(batch), len(rows))
+        for row, piece in batch.step():
+            texts[id(row)] += piece.text
+    progress(len(rows), len(rows))
+    return [(texts[id(row)], finished(row).finish_reason) for row in rows]

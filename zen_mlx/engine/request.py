@@ -20,6 +20,10 @@ class Grammar(Protocol):
 class Matcher(Protocol):
     """The tokens that may come next. Not thread-safe; used by one row of a batch."""
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the answer had to end before its grammar was satisfied."""
+
     def consume(self, tokens: Sequence[int]) -> None:
         """The answer went on with `tokens`."""
 

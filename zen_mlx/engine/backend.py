@@ -1,0 +1,203 @@
+"""A backend for apps: one thread decodes for everybody, each request with its own profile, in one batch.
+
+That thread owns model, batch and caches, and nobody else computes with MLX; files of profiles are read on a second one. A
+request waits in a queue until its profile is resident and a row is free, then joins the batch between two steps.
+"""
+
+from __future__ import annotations
+
+import atexit
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import InputError, QueueFull, ZenError
+from .request import Request
+from .scheduler import Scheduler
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    from ..adapter.resident import Resident
+
+_RETRY_S = 2.0
+
+
+class Profiles(Protocol):
+    """Where a backend finds the profiles of its base."""
+
+    def names(self) -> list[str]:
+        """Names of the profiles that requests may ask for."""
+
+    def key(self, name: str) -> str:
+        """The digest of a profile's file. ProfileNotFoundError, or what keeps it from being used with this base."""
+
+    def load(self, name: str) -> Resident:
+        """Read and check the file."""
+
+
+class Backend:
+    """Answers from one base with many profiles; see `Request`. Every method may be called from any thread.
+
+    make: loads (model, tokenizer), on the thread that will use them. queue_limit: requests that wait at most.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        make: Callable[[], tuple[Any, TokenizerWrapper]],
+        profiles: Profiles,
+        *,
+        streams: int,
+        queue_limit: int,
+        most_profiles: int,
+        max_bytes: int | None = None,
+        cache_bytes: int,
+    ) -> None:
+        self.model_name = model_name
+        self.tokenizing = threading.Lock()
+        self._profiles = profiles
+        self._queue_limit = queue_limit
+        self._tasks: queue.SimpleQueue[Callable[[Scheduler], None]] = queue.SimpleQueue()
+        self._opening = threading.Lock()
+        self._closing = False
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="zen-profiles")
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._limits = (streams, most_profiles, max_bytes, cache_bytes)
+        self._scheduler: Scheduler | None = None
+        self._thread = threading.Thread(target=self._run, args=(make,), name="zen-decode", daemon=True)
+        self._thread.start()
+        atexit.register(self.close, drain=False)  # a thread in MLX when the interpreter ends takes the process with it
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self, make: Callable[[], tuple[Any, TokenizerWrapper]]) -> None:
+        from .decoding import context_length
+
+        try:
+            model, tokenizer = make()
+            self.tokenizer = tokenizer
+            self.context = context_length(model)
+            self.vocab_size = _vocabulary(model)
+            self._scheduler = scheduler = Scheduler(model, tokenizer, self._load, *self._limits)
+        except BaseException as error:
+            self._failure = error
+            return
+        finally:
+            self._ready.set()
+        try:
+            while not (scheduler.stopping and scheduler.idle):
+                self._take_tasks(scheduler)
+                scheduler.step()
+        except BaseException as error:
+            self._failure = error
+            scheduler.fail(error)
+        scheduler.close()
+        _end_streams()
+
+    def _take_tasks(self, scheduler: Scheduler) -> None:
+        """Everything that was asked since the last step; waits for something when there is nothing to compute."""
+        try:
+            while True:
+                self._tasks.get(block=scheduler.idle and not scheduler.stopping)(scheduler)
+        except queue.Empty:
+            return
+
+    def _load(self, name: str, done: Callable[[Any], None]) -> None:
+        """Read profile `name` on the other thread; `done` gets it, or what went wrong, on the decoding one."""
+
+        def work() -> None:
+            found: Any
+            try:
+                found = self._profiles.load(name)
+            except BaseException as error:
+                found = error
+            _end_streams()
+            self._tasks.put(lambda _: done(found))
+
+        self._loader.submit(work)
+
+    def open(self, request: Request) -> Stream:
+        """Queue `request`. ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull."""
+        if len(request.ids) >= self.context:
+            raise InputError(
+                "the prompt is longer than the model's context",
+                field="messages",
+                expected=f"fewer than {self.context} tokens",
+                found=f"{len(request.ids)} tokens",
+            )
+        key = "" if request.profile is None else self._profiles.key(request.profile)
+        scheduler = self._alive()
+        stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
+        with self._opening:
+            waiting = scheduler.queued + self._tasks.qsize()
+            if waiting >= self._queue_limit:
+                raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
+            self._tasks.put(lambda owner: owner.open(stream))
+        return stream
+
+    def _alive(self) -> Scheduler:
+        if self._failure is not None:
+            raise ZenError("decoding stopped with an error", found=type(self._failure).__name__) from self._failure
+        if self._closing or self._scheduler is None:
+            raise QueueFull("the backend is stopping", retry_after=_RETRY_S)
+        return self._scheduler
+
+    def profiles(self) -> list[str]:
+        """Names of the profiles of this base."""
+        return self._profiles.names()
+
+    def pin(self, name: str, pinned: bool = True) -> None:
+        """Keep a profile resident from its next use on, or no longer."""
+        key = self._profiles.key(name)
+        self._tasks.put(lambda scheduler: scheduler.pin(key, pinned))
+
+    def forget(self, name: str) -> None:
+        """Let go of what is kept of a profile that was removed or replaced; answers that it began go on to their end."""
+        self._tasks.put(lambda scheduler: scheduler.forget(name))
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of now (running, queued, resident, bytes) and since the start (prompt and completion tokens)."""
+        scheduler = self._scheduler
+        return {} if scheduler is None else scheduler.stats()
+
+    def close(self, drain: bool = True, timeout: float | None = None) -> None:
+        """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""
+        self._closing = True
+        atexit.unregister(self.close)
+        self._tasks.put(lambda scheduler: scheduler.stop(drain))
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._tasks.put(lambda scheduler: scheduler.stop(False))
+            self._thread.join(timeout)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> Backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close(drain=False)
+
+
+def _end_streams() -> None:
+    """End the threads that MLX has for this one: those that are left when the process ends abort it."""
+    import mlx.core as mx
+
+    mx.clear_streams()
+
+
+def _vocabulary(model: Any) -> int:
+    """Logits of the model, its padding included: rows of its head, or of the embedding that is one."""
+    import mlx.nn as nn
+
+    from ..adapter.targets import arrays, is_head, logical_shape
+
+    weights = [(name, module) for name, module, key, _ in arrays(model) if key == "weight"]
+    heads = [module for name, module in weights if is_head(name, module)]
+    embeddings = [module for _, module in weights if isinstance(module, (nn.Embedding, nn.QuantizedEmbedding))]
+    return logical_shape([*heads[-1:], *embeddings][0])[0]

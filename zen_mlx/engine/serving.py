@@ -1,0 +1,166 @@
+"""The part of `ZenPersonalizationManager` that answers for apps: streams of text, each with its own profile, from one batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from ..adapter.resident import Resident
+from ..adapter.resident_set import DEFAULT_MOST
+from ..base.build import build
+from ..base.loaded import Base, check_tokenizer
+from ..config import Sampling
+from ..errors import ZenError
+from ..format.spec import Header, Profile
+from .backend import Backend
+from .batch import DEFAULT_STREAMS
+from .constraints import Constraints
+from .decoding import Message, prompt_ids, render
+from .prompt_cache import DEFAULT_MAX_BYTES
+from .request import Grammar, Request
+from .stream import Stream
+
+DEFAULT_QUEUE = 64
+
+
+class _Store(Protocol):
+    def headers(self) -> list[tuple[str, Header | ZenError]]: ...
+    def header(self, name: str) -> Header: ...
+    def load(self, name: str) -> Profile: ...
+
+
+class StoredProfiles:
+    """`backend.Profiles` of a store, for one base."""
+
+    def __init__(self, store: _Store, base: Base) -> None:
+        self._store = store
+        self._base = base
+
+    def names(self) -> list[str]:
+        """The profiles that belong to the base."""
+        found = []
+        for name, header in self._store.headers():
+            if not isinstance(header, ZenError) and self._belongs(name, header):
+                found.append(name)
+        return found
+
+    def _belongs(self, name: str, header: Header) -> bool:
+        try:
+            self._check(name, header)
+        except ZenError:
+            return False
+        return True
+
+    def _check(self, name: str, header: Header) -> None:
+        self._base.check(header.base, name)
+        check_tokenizer(self._base.info, header.base, name)
+
+    def key(self, name: str) -> str:
+        """The digest of the file, or its path and size for one without."""
+        header = self._store.header(name)
+        self._check(name, header)
+        return header.sha256 or f"{header.path}:{header.file_bytes}"
+
+    def load(self, name: str) -> Resident:
+        """The whole file, checked."""
+        return Resident.from_profile(self._store.load(name))
+
+
+class Serving:
+    """Mixed into the manager: `store`, `base`, `model_name` and `using` are its own."""
+
+    store: Any
+    model_name: str
+    _backend: Backend | None = None
+    _constraints: Constraints | None = None
+    _serving = threading.Lock()
+
+    @property
+    def base(self) -> Base:
+        """The base, loaded when it is first needed."""
+        raise NotImplementedError
+
+    def using(self, name: str | None) -> AbstractContextManager[Any]:
+        """Within the block profile `name` (None: the base) is active."""
+        raise NotImplementedError
+
+    def backend(
+        self,
+        *,
+        streams: int = DEFAULT_STREAMS,
+        queue: int = DEFAULT_QUEUE,
+        max_profiles: int = DEFAULT_MOST,
+        max_profiles_bytes: int | None = None,
+        cache_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Backend:
+        """The backend of this manager, started at the first call; later ones return it whatever they say.
+
+        streams: rows of the batch; queue: requests that may wait; max_profiles, max_profiles_bytes: resident at a time;
+        cache_bytes: of prompt caches. It has modules of its own over the arrays of the base, so that `activate_profile` and
+        what is streamed do not see each other. Close it, or the manager's `close`, to free its memory.
+        """
+        with self._serving:
+            if self._backend is None:
+                self._backend = Backend(
+                    self.model_name,
+                    self._twin,
+                    StoredProfiles(self.store, self.base),
+                    streams=streams,
+                    queue_limit=queue,
+                    most_profiles=max_profiles,
+                    max_bytes=max_profiles_bytes,
+                    cache_bytes=cache_bytes,
+                )
+            return self._backend
+
+    def _twin(self) -> tuple[Any, Any]:
+        with self.using(None):
+            twin = build(self.base.info.path)
+            twin.update(self.base.model.parameters())
+        twin.eval()
+        return twin, self.base.tokenizer
+
+    def stream(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        profile: str | None = None,
+        system: str | None = None,
+        stop: Sequence[str] = (),
+        schema: Mapping[str, Any] | None = None,
+        **sampling: Any,
+    ) -> Stream:
+        """Begin an answer to `messages` (a prompt, or turns {"role", "content"}) under `profile`, and return its stream.
+
+        Iterate over it for pieces, with `for` in any thread or with `async for`; afterwards its `finish` has counts and reason.
+        Answers run side by side in one batch and keep the profile they began with. sampling: the fields of
+        `config.Sampling`. schema: a JSON schema that the answer must match (needs the extra `server`).
+        """
+        backend = self.backend()
+        with backend.tokenizing:
+            ids = (
+                prompt_ids(backend.tokenizer, messages, system)
+                if isinstance(messages, str)
+                else render(backend.tokenizer, [*_system(system), *messages])
+            )
+        chosen = Sampling(**sampling)
+        return backend.open(Request(ids, profile, chosen, tuple(stop), grammar=self._grammar(backend, schema)))
+
+    def _grammar(self, backend: Backend, schema: Mapping[str, Any] | None) -> Grammar | None:
+        if schema is None:
+            return None
+        if self._constraints is None:
+            self._constraints = Constraints(backend.tokenizer, backend.vocab_size, backend.tokenizing)
+        return self._constraints.json_schema(schema, "schema")
+
+    def close(self) -> None:
+        """End the backend, if one runs; answers that are open end as "interrupted"."""
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.close(drain=False)
+
+
+def _system(text: str | None) -> list[Message]:
+    return [{"role": "system", "content": text}] if text else []
