@@ -60,7 +60,7 @@ class CannedBackend:
 
     def open(self, request: Request) -> CannedStream:
         if self.full:
-            raise QueueFull(2.5)
+            raise QueueFull("too many requests are waiting", retry_after=2.5)
         if request.profile is not None and request.profile not in self.names:
             raise ProfileNotFoundError(f"no profile {request.profile}", path="/secret/place")
         if len(request.ids) >= self.context:
@@ -79,6 +79,17 @@ class CannedBackend:
     def prompt(self, number: int = -1) -> str:
         """What the model was shown."""
         return str(self.tokenizer.decode(list(self.asked[number].ids)))
+
+
+def fits(request: Request, tokenizer: TokenizerWrapper, text: str) -> bool:
+    """Whether the grammar of `request` allows `text`, and the end of the turn after it."""
+    assert request.grammar is not None
+    matcher = request.grammar.matcher()
+    for token in tokenizer.encode(text):
+        if not matcher.allowed()[token]:
+            return False
+        matcher.consume([token])
+    return bool(matcher.allowed()[tokenizer.eos_token_id])
 
 
 class CannedStream:

@@ -32,6 +32,7 @@ def serving(backend: CannedBackend, options: AppOptions) -> Iterator[Live]:
     config = uvicorn.Config(create_app(backend, options), log_level="error", lifespan="off")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio sets it only on sockets it made
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:

@@ -16,7 +16,7 @@ from .faults import Interrupted
 from .prompts import Prompt
 from .reading import CALL, TEXT, Found, Reader
 from .serving import Serving, Stream
-from .tools import Call, call_span, parse, parse_forced
+from .tools import Call, call_span, parse
 
 T = TypeVar("T")
 
@@ -63,10 +63,11 @@ class Answer:
 
 
 class Answers:
-    """`requests` (each with its prompt) as running streams; all of them, or what refused one of them is raised."""
+    """`requests` as running streams; all of them, or what refused one of them is raised. tokens: of complete answers."""
 
     def __init__(self, serving: Serving, prompt: Prompt, requests: list[Request]) -> None:
         self.prompt = prompt
+        self.tokens = 0
         self._serving = serving
         self._began = time.perf_counter()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,7 +105,9 @@ class Answers:
                     continue
                 if isinstance(event, Exception):
                     raise event
-                left -= isinstance(event, Ended)
+                if isinstance(event, Ended):
+                    left -= 1
+                    self.tokens += event.finish.completion_tokens
                 yield event
         finally:
             self.cancel()
@@ -148,15 +151,10 @@ class _Reading:
         self._index = index
         self._tokenizer = tokenizer
         self._tools = prompt.tools
-        self._forced = prompt.tools is not None and prompt.tools.forced
         self._reader = Reader(prompt.spans, prompt.inside)
-        self._whole = ""
         self._called = False
 
     def feed(self, piece: Piece) -> Iterator[Event]:
-        if self._forced:
-            self._whole += piece.text
-            return
         logprobs = piece.logprobs
         for found in self._reader.feed(piece.text):
             for event in self._events(found):
@@ -168,8 +166,6 @@ class _Reading:
 
     def end(self, finish: Finish) -> Iterator[Event]:
         cut = finish.finish_reason != "stop"
-        if self._forced:
-            yield from self._calls(parse_forced(self._whole))
         for found in self._reader.end(cut):
             yield from self._events(found)
         yield Ended(self._index, finish, self._called)

@@ -38,7 +38,7 @@ def router(serving: Serving) -> APIRouter:
     )
     async def messages(body: MessagesBody, request: Request) -> Response:
         profile = serving.profile_of(body.model, request)
-        prompt = await asyncio.to_thread(prepare, serving.backend, _talk(body))
+        prompt = await asyncio.to_thread(prepare, serving, _talk(body))
         wanted = engine.Request(
             ids=prompt.ids,
             profile=profile,
@@ -59,7 +59,7 @@ def router(serving: Serving) -> APIRouter:
     )
     async def count_tokens(body: CountBody, request: Request) -> dict[str, int]:
         serving.known_profile(body.model, request)
-        prompt = await asyncio.to_thread(prepare, serving.backend, _talk(body))
+        prompt = await asyncio.to_thread(prepare, serving, _talk(body))
         return {"input_tokens": len(prompt.ids)}
 
     return routes
@@ -68,7 +68,7 @@ def router(serving: Serving) -> APIRouter:
 def _talk(body: Conversation) -> Talk:
     messages = body.templated()
     continues = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
-    return Talk(messages, body.chosen_tools(), body.format(), body.thinks(), continues)
+    return Talk(messages, body.chosen_tools(), body.format(), body.thinks(), continues, "output_config.format")
 
 
 def _head(model: str, prompt_tokens: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..engine.constraints import Constraints
 from ..errors import ZenError
 from . import anthropic_messages, models, ollama, openai_chat, openai_completions, openai_responses
 from .documents import answers_of, errors_of, without_422
@@ -29,9 +30,11 @@ NO_EMBEDDINGS = (
 def create_app(backend: Backend, options: AppOptions | None = None) -> FastAPI:
     """The application over `backend`, which it neither starts nor closes.
 
-    A guard in front may set `scope["state"]["profiles"]` to the names of the profiles that a caller may use.
+    A guard in front may set, in `scope["state"]`, `profiles` to the names of those that a caller may use, with `base` for
+    the base alone, and `request_id`; `tokens` is there after an answer.
     """
-    serving = Serving(backend, options or AppOptions(), Metrics(backend.stats))
+    constraints = Constraints(backend.tokenizer, backend.vocab_size, backend.tokenizing)
+    serving = Serving(backend, options or AppOptions(), Metrics(backend.stats), constraints)
     app = FastAPI(title="zen-mlx", version=version("zen-mlx"), docs_url=None, redoc_url=None, redirect_slashes=False)
     for errors in (ZenError, RequestValidationError, HTTPException):
         app.add_exception_handler(errors, answer_error)
@@ -55,8 +58,7 @@ class Identify:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = f"req_{uuid.uuid4().hex}"
-        scope.setdefault("state", {})["request_id"] = request_id
+        request_id = scope.setdefault("state", {}).setdefault("request_id", f"req_{uuid.uuid4().hex}")
         status = 0
 
         async def identified(message: Message) -> None:

@@ -15,10 +15,10 @@ _ERROR_TEXTS = {
     408: "The request took too long to arrive.",
     413: "The request is too large.",
     415: "The body is not JSON.",
-    421: "The Host header names another server.",
     429: "Too many requests are waiting; Retry-After says when to ask again.",
     500: "The server failed.",
     503: "The server ended the answer before it was complete.",
+    504: "The answer took too long.",
 }
 _OPENAI_ERROR = {
     "type": "object",

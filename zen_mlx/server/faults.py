@@ -20,7 +20,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from ..errors import InputError, NameInvalidError, ProfileNotFoundError, QueueFull, ZenError
+from ..errors import (
+    BaseMismatchError,
+    FormatError,
+    InputError,
+    NameInvalidError,
+    ProfileNotFoundError,
+    QueueFull,
+    ZenError,
+)
 from .wire import short
 
 OPENAI, ANTHROPIC, OLLAMA = "openai", "anthropic", "ollama"
@@ -65,7 +73,7 @@ def dialect_of(path: str) -> str:
 
 def fault_of(error: BaseException) -> Fault:
     """What a caller may know about `error`; of an unexpected one, only that it happened."""
-    if isinstance(error, (ProfileNotFoundError, NameInvalidError)):
+    if isinstance(error, (ProfileNotFoundError, NameInvalidError, BaseMismatchError, FormatError)):
         return Fault(404, NO_MODEL, "model", "model_not_found")
     if isinstance(error, QueueFull):
         return Fault(429, _sentence(error), code="queue_full", retry_after=error.retry_after)
@@ -120,7 +128,8 @@ def log_unexpected(error: BaseException, request_id: str | None) -> None:
 
 
 def _sentence(error: ZenError) -> str:
-    return f"{error}; {error.hint}" if error.hint else str(error)
+    text = str(error).removeprefix(f"{error.path}: ")
+    return f"{text}; {error.hint}" if error.hint else text
 
 
 def _invalid(error: RequestValidationError) -> Fault:

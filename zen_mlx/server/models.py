@@ -18,7 +18,7 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.get("/v1/models", summary="All models", responses=answers_of(OPENAI, ["object", "data"]))
     def models(request: Request) -> dict[str, Any]:
-        names = [None, *serving.profiles_for(request)]
+        names = serving.profiles_for(request)
         return {"object": "list", "data": [_model(serving, name) for name in names]}
 
     @routes.get("/v1/models/{id:path}", summary="One model", responses=answers_of(OPENAI, ["id", "object"]))

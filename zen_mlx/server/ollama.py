@@ -85,7 +85,9 @@ class OllamaBody(Body):
         """The conversation as chat templates know it."""
         functions = [tool.function for tool in self.tools or []]
         tools = choose(functions, AUTO if functions else NONE)
-        return Talk([_templated(each) for each in self.messages], tools, self.wanted_format(), self.think)
+        return Talk(
+            [_templated(each) for each in self.messages], tools, self.wanted_format(), self.think, False, "format"
+        )
 
 
 def router(serving: Serving) -> APIRouter:
@@ -94,7 +96,7 @@ def router(serving: Serving) -> APIRouter:
 
     @routes.get("/api/tags", summary="All models", responses=answers_of(OLLAMA, ["models"]))
     def tags(request: Request) -> dict[str, Any]:
-        names = [None, *serving.profiles_for(request)]
+        names = serving.profiles_for(request)
         return {"models": [_tag(serving.model_of(name), serving) for name in names]}
 
     @routes.post(
@@ -104,7 +106,7 @@ def router(serving: Serving) -> APIRouter:
     )
     async def chat(body: OllamaBody, request: Request) -> Response:
         profile = serving.profile_of(body.model.removesuffix(LATEST), request)
-        prompt = await asyncio.to_thread(prepare, serving.backend, body.talk())
+        prompt = await asyncio.to_thread(prepare, serving, body.talk())
         options = body.options or OllamaOptions()
         limit = options.num_predict if options.num_predict is not None and options.num_predict > 0 else None
         sampling = sampling_of(serving, len(prompt.ids), limit, options.temperature, options.top_p, options.seed)

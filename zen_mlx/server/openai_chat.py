@@ -38,7 +38,7 @@ def router(serving: Serving) -> APIRouter:
     async def chat(body: ChatBody, request: Request) -> Response:
         profile = serving.profile_of(body.model, request)
         talk = Talk([templated(each) for each in body.messages], body.chosen_tools(), body.format(), _thinks(body))
-        prompt = await asyncio.to_thread(prepare, serving.backend, talk)
+        prompt = await asyncio.to_thread(prepare, serving, talk)
         wanted = engine.Request(
             ids=prompt.ids,
             profile=profile,

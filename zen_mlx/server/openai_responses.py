@@ -37,8 +37,8 @@ def router(serving: Serving) -> APIRouter:
     )
     async def respond(body: ResponsesBody, request: Request) -> Response:
         profile = serving.profile_of(body.model, request)
-        talk = Talk(body.messages(), body.chosen_tools(), body.format(), body.thinks())
-        prompt = await asyncio.to_thread(prepare, serving.backend, talk)
+        talk = Talk(body.messages(), body.chosen_tools(), body.format(), body.thinks(), format_field="text.format")
+        prompt = await asyncio.to_thread(prepare, serving, talk)
         sampling = sampling_of(serving, len(prompt.ids), body.max_output_tokens, body.temperature, body.top_p)
         wanted = engine.Request(prompt.ids, profile, sampling, grammar=prompt.grammar)
         answers = Answers(serving, prompt, [wanted])

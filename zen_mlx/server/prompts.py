@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine.constraints import Constraints
 from ..engine.request import Grammar
 from ..errors import InputError
 from .reading import THOUGHT, Span
-from .serving import Backend
-from .tools import Tools, call_span, check_template, forcing_schema, prefill
+from .serving import Backend, Serving
+from .tools import Tools, call_span, check_template
 
 Message = dict[str, Any]
 JSON_OBJECT = "json_object"
@@ -21,7 +21,7 @@ Format = dict[str, Any] | str | None  # a JSON Schema; JSON_OBJECT; None for tex
 
 @dataclass(frozen=True)
 class Talk:
-    """A conversation that the model is to continue. thinks: None for the model's own way.
+    """A conversation that the model is to continue. thinks: None for the model's own way. format_field: where it stands.
 
     Messages are as chat templates know them; a call's arguments are a dict. continues: the last message is the
     beginning of the answer.
@@ -32,6 +32,7 @@ class Talk:
     format: Format = None
     thinks: bool | None = None
     continues: bool = False
+    format_field: str = "response_format"
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Prompt:
     inside: Span | None = None
 
 
-def prepare(backend: Backend, talk: Talk) -> Prompt:
+def prepare(serving: Serving, talk: Talk) -> Prompt:
     """Render `talk` and compile its format. InputError where the template or the grammar's compiler refuses."""
-    tokenizer = backend.tokenizer
+    backend, tokenizer = serving.backend, serving.backend.tokenizer
     if talk.tools is not None:
         check_template(tokenizer)
         if talk.format is not None and not talk.tools.forced:
@@ -58,13 +59,10 @@ def prepare(backend: Backend, talk: Talk) -> Prompt:
             )
     with backend.tokenizing:
         ids = _render(tokenizer, talk)
-        if talk.tools is not None and talk.tools.forced:
-            ids += [int(token) for token in tokenizer.encode(prefill(tokenizer), add_special_tokens=False)]
-            return Prompt(ids, _grammar(backend, forcing_schema(talk.tools)), talk.tools)
         thought = _thought(tokenizer)
-        spans = ([thought] if thought else []) + ([call_span(tokenizer)] if talk.tools else [])
-        inside = thought if thought and talk.format is None and _ends_in_thought(tokenizer, ids) else None
-        return Prompt(ids, _grammar(backend, talk.format), talk.tools, tuple(spans), inside)
+        inside = thought if thought and not _shaped(talk) and _ends_in_thought(tokenizer, ids) else None
+    spans = ([thought] if thought else []) + ([call_span(tokenizer)] if talk.tools else [])
+    return Prompt(ids, _grammar(serving.constraints, talk), talk.tools, tuple(spans), inside)
 
 
 def plain(backend: Backend, texts: Sequence[str | Sequence[int]]) -> list[list[int]]:
@@ -139,14 +137,11 @@ def _ends_in_thought(tokenizer: Any, ids: list[int]) -> bool:
     return bool(tail.endswith(tokenizer.think_start))
 
 
-def _grammar(backend: Backend, wanted: Format) -> Grammar | None:
-    if wanted is None:
+def _grammar(constraints: Constraints, talk: Talk) -> Grammar | None:
+    if talk.tools is not None and talk.tools.forced:
+        return constraints.tool_call(talk.tools.for_template())
+    if talk.format is None:
         return None
-    constraints = importlib.import_module("zen_mlx.engine.constraints")
-    ends = sorted(backend.tokenizer.eos_token_ids)
-    grammar: Grammar
-    if isinstance(wanted, str):
-        grammar = constraints.json_object(backend.tokenizer, backend.vocab_size, ends)
-    else:
-        grammar = constraints.json_schema(wanted, backend.tokenizer, backend.vocab_size, ends)
-    return grammar
+    if isinstance(talk.format, str):
+        return constraints.json_object()
+    return constraints.json_schema(talk.format, talk.format_field)

@@ -10,10 +10,13 @@ from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
 
+from ..engine.constraints import Constraints
 from ..engine.request import Finish, Piece, Request
 from ..errors import ProfileNotFoundError
 from ..paths import check_name
 from .metrics import Metrics
+
+BASE = "base"  # in a key's list of profiles: the base alone
 
 
 class Stream(Protocol):
@@ -63,20 +66,17 @@ class Serving:
     backend: Backend
     options: AppOptions
     metrics: Metrics
+    constraints: Constraints
     started: int = field(default_factory=lambda: int(time.time()))
 
     def profile_of(self, model: str, http: HttpRequest) -> str | None:
         """The profile that `base`, `base@profile` or `profile` names; None for the base.
 
-        ProfileNotFoundError or NameInvalidError for what cannot be one, and for one that this caller may not use:
-        `http.state.profiles`, where it is set, holds the names of those that he may.
+        ProfileNotFoundError or NameInvalidError for what cannot be one, and for one that this caller may not use.
         """
         base = self.backend.model_name
-        if model == base:
-            return None
-        name = check_name(model.removeprefix(f"{base}@"))
-        allowed = getattr(http.state, "profiles", None)
-        if allowed is not None and name not in allowed:
+        name = None if model == base else check_name(model.removeprefix(f"{base}@"))
+        if not _allowed(name, http):
             raise ProfileNotFoundError("no such profile")
         return name
 
@@ -87,12 +87,17 @@ class Serving:
             raise ProfileNotFoundError("no such profile")
         return name
 
-    def profiles_for(self, http: HttpRequest) -> list[str]:
-        """Names of the profiles that this caller may use."""
-        allowed = getattr(http.state, "profiles", None)
-        return [name for name in self.backend.profiles() if allowed is None or name in allowed]
+    def profiles_for(self, http: HttpRequest) -> list[str | None]:
+        """What this caller may use: None for the base, and names of profiles."""
+        return [name for name in (None, *self.backend.profiles()) if _allowed(name, http)]
 
     def model_of(self, profile: str | None) -> str:
         """The canonical name of what answers: `base` or `base@profile`."""
         base = self.backend.model_name
         return base if profile is None else f"{base}@{profile}"
+
+
+def _allowed(profile: str | None, http: HttpRequest) -> bool:
+    """Whether the guard lets this caller use `profile`: `http.state.profiles` holds names, `base` among them, or is None."""
+    allowed = getattr(http.state, "profiles", None)
+    return allowed is None or (BASE if profile is None else profile) in allowed

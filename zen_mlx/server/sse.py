@@ -31,6 +31,7 @@ class EventStream(StreamingResponse):
         media_type: str = "text/event-stream",
     ) -> None:
         self._answers = answers
+        self._state = request.state
         told = _told(request, chunks, failed)
         super().__init__(told, headers={"cache-control": "no-cache", "x-accel-buffering": "no"}, media_type=media_type)
 
@@ -39,6 +40,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._answers.cancel()
+            self._state.tokens = self._answers.tokens
 
 
 async def whole(request: Request, answers: Answers, document: Callable[[list[Answer]], dict[str, Any]]) -> Response:
@@ -47,6 +49,7 @@ async def whole(request: Request, answers: Answers, document: Callable[[list[Ans
         collected = await unless_gone(request.receive, answers.collect())
     finally:
         answers.cancel()
+        request.state.tokens = answers.tokens
     return Response(status_code=CLIENT_LEFT) if collected is None else JSONResponse(document(collected))
 
 

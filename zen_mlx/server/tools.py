@@ -12,7 +12,6 @@ from .reading import CALL, Span
 from .wire import FunctionSpec
 
 AUTO, NONE, REQUIRED = "auto", "none", "required"
-_JSON_PARSER = "json_tools"  # mlx-lm's parser of models whose calls are {"name": .., "arguments": ..}
 
 
 @dataclass(frozen=True)
@@ -80,12 +79,6 @@ def call_span(tokenizer: Any) -> Span:
     return Span(CALL, tokenizer.tool_call_start, tokenizer.tool_call_end)
 
 
-def prefill(tokenizer: Any) -> str:
-    """What a forced call begins with, before the JSON that the grammar forces."""
-    parser = getattr(tokenizer.tool_parser, "__module__", "")
-    return f"{tokenizer.tool_call_start}\n" if parser.endswith(f".{_JSON_PARSER}") else ""
-
-
 def parse(tokenizer: Any, tools: Tools, text: str) -> list[Call]:
     """The calls in what stood between the markers; none where it is not a call after all."""
     try:
@@ -93,44 +86,6 @@ def parse(tokenizer: Any, tools: Tools, text: str) -> list[Call]:
         return [_call(each) for each in (parsed if isinstance(parsed, list) else [parsed])]
     except Exception:  # a parser of a model's own format raises whatever it likes at text that is not in it
         return []
-
-
-def parse_forced(text: str) -> list[Call]:
-    """The call in an answer that `forcing_schema` shaped; none where it was cut."""
-    try:
-        return [_call(json.loads(text))]
-    except (ValueError, TypeError, KeyError):
-        return []
-
-
-def forcing_schema(tools: Tools) -> dict[str, Any]:
-    """JSON Schema of one call of one of the tools: {"name": .., "arguments": {..}}."""
-    if len(tools.functions) == 1:
-        return _call_schema(tools.functions[0], "#")
-    return {"anyOf": [_call_schema(each, f"#/anyOf/{number}") for number, each in enumerate(tools.functions)]}
-
-
-def _call_schema(function: FunctionSpec, place: str) -> dict[str, Any]:
-    arguments = _moved(function.parameters or {"type": "object", "properties": {}}, f"{place}/properties/arguments")
-    return {
-        "type": "object",
-        "properties": {"name": {"const": function.name}, "arguments": arguments},
-        "required": ["name", "arguments"],
-        "additionalProperties": False,
-    }
-
-
-def _moved(schema: Any, place: str) -> Any:
-    """`schema` with its local references where they lead once it stands at `place`."""
-    if isinstance(schema, list):
-        return [_moved(each, place) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out = {key: _moved(value, place) for key, value in schema.items()}
-    reference = schema.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#"):
-        out["$ref"] = place + reference[1:]
-    return out
 
 
 def _spec(function: FunctionSpec) -> dict[str, Any]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 from canned_backend import CannedBackend, tool_tokenizer
@@ -14,21 +11,6 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from served import Live, serving
 
 from zen_mlx.server.serving import AppOptions
-
-
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What grammars were asked for, in place of compiling them: the answers are canned anyway."""
-    asked: list[Any] = []
-    module = ModuleType("zen_mlx.engine.constraints")
-
-    def compile_one(*arguments: Any) -> object:
-        asked.append(arguments)
-        return object()
-
-    module.json_object = module.json_schema = compile_one  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return asked
 
 
 @pytest.fixture(scope="session")

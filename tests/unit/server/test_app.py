@@ -148,7 +148,7 @@ class OnlyHacker:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["profiles"] = frozenset({"hacker"})
+        scope.setdefault("state", {})["profiles"] = frozenset({"hacker", "base"})
         await self._app(scope, receive, send)
 
 
