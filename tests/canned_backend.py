@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
+from tokenizers import Tokenizer
 
 from zen_mlx.config import SEEDS
 from zen_mlx.engine.request import Finish, Piece, Request, TokenLogprob
@@ -26,11 +27,20 @@ TOOL_TEMPLATE = (
 )
 
 
-def tool_tokenizer(model: Path, folder: Path, template: str = TOOL_TEMPLATE) -> TokenizerWrapper:
-    """The tokenizer of `model` with another template, kept in `folder`."""
+THINKING_TEMPLATE = TOOL_TEMPLATE.removesuffix("{% endif %}") + (
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% else %}<think>\n{% endif %}{% endif %}"
+)
+
+
+def tool_tokenizer(
+    model: Path, folder: Path, template: str = TOOL_TEMPLATE, words: tuple[str, ...] = ()
+) -> TokenizerWrapper:
+    """The tokenizer of `model` with another template and added `words`, kept in `folder`."""
     folder.mkdir()
-    for name in ("config.json", "tokenizer.json"):
-        (folder / name).write_bytes((model / name).read_bytes())
+    (folder / "config.json").write_bytes((model / "config.json").read_bytes())
+    tokens = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokens.add_tokens(list(words))
+    tokens.save(str(folder / "tokenizer.json"))
     config = json.loads((model / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
     return load(folder)

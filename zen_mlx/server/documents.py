@@ -59,7 +59,7 @@ def answers_of(dialect: str, required: list[str], streamed: str | None = None) -
     """A route's answers. required: keys of its JSON document; streamed: the media type of its stream."""
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object", "required": required}}}
     if streamed is not None:
-        content[streamed] = {"schema": _TEXT}
+        content[streamed] = {"schema": {"description": "The same in pieces, each an event or a line."}}
     return {200: {"description": "The answer.", "content": content}, **errors_of(dialect)}
 
 

@@ -163,6 +163,20 @@ def test_a_caller_sees_only_his_profiles(tokenizer: TokenizerWrapper) -> None:
         assert status == 200 or answer.text == missing
 
 
+def test_the_tokens_of_an_answer_are_there_for_a_log(tokenizer: TokenizerWrapper) -> None:
+    app, states = create_app(CannedBackend(tokenizer)), []
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"request_id": "req_given"}
+        await app(scope, receive, send)
+        states.append(scope["state"])
+
+    for stream in (False, True):
+        answer = TestClient(outer).post(CHAT, json={"model": "tiny", "messages": ASK, "stream": stream, "n": 2})
+        assert answer.headers["x-request-id"] == "req_given"
+    assert [state["tokens"] for state in states] == [24, 24]
+
+
 def test_the_openapi_document(live: Live) -> None:
     document = live.http.get("/openapi.json").json()
     assert "422" not in str(document)
