@@ -14,7 +14,7 @@ import uvicorn
 from canned_backend import CannedBackend
 
 from zen_mlx.server.app import create_app
-from zen_mlx.server.serving import AppOptions
+from zen_mlx.server.shared import AppOptions
 
 
 @dataclass

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import request as engine
-from .answers import Answer, Answers, Called, Ended, Event, Said, sampling_of
 from .anthropic_wire import Conversation, CountBody, MessagesBody
 from .documents import answers_of
 from .faults import ANTHROPIC, Fault, body_of
 from .prompts import Talk, prepare
 from .reading import TEXT
-from .serving import Serving
+from .running import Answer, Answers, Called, Ended, Event, Said, sampling_of
+from .shared import Serving
 from .sse import EventStream, sse, whole
 from .tools import Call
 
@@ -67,7 +67,8 @@ def router(serving: Serving) -> APIRouter:
 
 def _talk(body: Conversation) -> Talk:
     messages = body.templated()
-    continues = messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+    last = messages[-1]
+    continues = last["role"] == "assistant" and "tool_calls" not in last and bool(last["content"].strip())
     return Talk(messages, body.chosen_tools(), body.format(), body.thinks(), continues, "output_config.format")
 
 

@@ -15,11 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine.constraints import Constraints
 from ..errors import ZenError
-from . import anthropic_messages, models, ollama, openai_chat, openai_completions, openai_responses
+from . import anthropic_messages, model_list, ollama, openai_chat, openai_completions, openai_responses
 from .documents import answers_of, errors_of, without_422
 from .faults import ANTHROPIC, OPENAI, answer_error, dialect_of, fault_of, log_unexpected, response_of
 from .metrics import Metrics
-from .serving import AppOptions, Backend, Serving
+from .shared import AppOptions, Backend, Serving
 
 NO_EMBEDDINGS = (
     "this server has no embeddings: a chat model makes poor ones, and they would differ by profile; "
@@ -39,7 +39,7 @@ def create_app(backend: Backend, options: AppOptions | None = None) -> FastAPI:
     for errors in (ZenError, RequestValidationError, HTTPException):
         app.add_exception_handler(errors, answer_error)
     app.add_middleware(Identify, metrics=serving.metrics)
-    dialects = [openai_chat, openai_completions, openai_responses, anthropic_messages, models]
+    dialects = [openai_chat, openai_completions, openai_responses, anthropic_messages, model_list]
     for dialect in [*dialects, ollama] if serving.options.ollama else dialects:
         app.include_router(dialect.router(serving))
     _add_own(app, serving)

@@ -14,13 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import request as engine
-from .answers import Answer, Answers, Called, Ended, Event, sampling_of
 from .documents import answers_of
 from .faults import OLLAMA, Fault
 from .openai_wire import Tool, stops_of
 from .prompts import JSON_OBJECT, Format, Message, Talk, prepare
 from .reading import TEXT
-from .serving import Serving
+from .running import Answer, Answers, Called, Ended, Event, sampling_of
+from .shared import Serving
 from .sse import EventStream, whole
 from .tools import AUTO, NONE, Call, choose
 from .wire import Body, JsonSchema, ModelName, Seed, StopText, StopTexts, Temperature, TopP, Wire
@@ -79,7 +79,7 @@ class OllamaBody(Body):
 
     def wanted_format(self) -> Format:
         """What the answer must look like."""
-        return JSON_OBJECT if self.format == "json" else self.format or None
+        return {"json": JSON_OBJECT, "": None}[self.format] if isinstance(self.format, str) else self.format
 
     def talk(self) -> Talk:
         """The conversation as chat templates know it."""

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import request as engine
-from .answers import Answer, Answers, Called, Ended, Event, Said, copies, sampling_of
 from .documents import answers_of
 from .faults import OPENAI, Fault, body_of
 from .openai_wire import ChatBody, stops_of, templated
 from .prompts import Talk, prepare
 from .reading import TEXT
-from .serving import Serving
+from .running import Answer, Answers, Called, Ended, Event, Said, copies, sampling_of
+from .shared import Serving
 from .sse import DONE, KEEP_ALIVE, EventStream, sse, whole
 from .tools import Call
 

@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import request as engine
-from .answers import Answer, Answers, Ended, Said, copies, sampling_of
 from .documents import answers_of
 from .faults import OPENAI
 from .openai_chat import failed, finite, header, usage_of
 from .openai_wire import CompletionBody, stops_of
 from .prompts import Prompt, plain
-from .serving import Serving
+from .running import Answer, Answers, Ended, Said, copies, sampling_of
+from .shared import Serving
 from .sse import DONE, KEEP_ALIVE, EventStream, sse, whole
 
 DEFAULT_TOKENS = 16

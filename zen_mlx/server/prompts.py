@@ -11,7 +11,7 @@ from ..engine.constraints import Constraints
 from ..engine.request import Grammar
 from ..errors import InputError
 from .reading import THOUGHT, Span
-from .serving import Backend, Serving
+from .shared import Backend, Serving
 from .tools import Tools, call_span, check_template
 
 Message = dict[str, Any]
@@ -75,7 +75,7 @@ def arguments_of(text: str, field: str) -> dict[str, Any]:
     """The arguments of an earlier call, which OpenAI's dialects send as JSON text."""
     try:
         arguments = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise InputError("the arguments of a call must be the text of a JSON object", field=field)

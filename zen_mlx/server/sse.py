@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .answers import Answer, Answers, unless_gone
 from .faults import Fault, fault_of, log_unexpected, request_id_of
+from .running import Answer, Answers, unless_gone
 
 KEEP_ALIVE = ": keep-alive\n\n"
 DONE = "data: [DONE]\n\n"

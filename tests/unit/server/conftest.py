@@ -10,7 +10,7 @@ from canned_backend import CannedBackend, tool_tokenizer
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from served import Live, serving
 
-from zen_mlx.server.serving import AppOptions
+from zen_mlx.server.shared import AppOptions
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from canned_backend import CannedBackend, fits
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from served import Live, serving
 
-from zen_mlx.server.serving import AppOptions
+from zen_mlx.server.shared import AppOptions
 
 ASK = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

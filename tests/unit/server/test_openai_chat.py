@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from served import Live, serving
 
 from zen_mlx.errors import KernelError
-from zen_mlx.server.serving import AppOptions
+from zen_mlx.server.shared import AppOptions
 
 ASK: Any = [{"role": "user", "content": "Hi"}]
 WEATHER: Any = {

@@ -12,7 +12,7 @@ import pytest
 from canned_backend import THINKING_TEMPLATE, CannedBackend, tool_tokenizer
 from served import Live, serving
 
-from zen_mlx.server.serving import AppOptions
+from zen_mlx.server.shared import AppOptions
 
 ASK: Any = [{"role": "user", "content": "Hi"}]
 OPEN, CLOSED = "<|im_start|>assistant\n<think>\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n"

@@ -181,6 +181,13 @@ def test_text_that_is_none(live: Live, text: str) -> None:
         assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("arguments", ["{", "[]", "1", "[" * 100000], ids=lambda text: text[:2])
+def test_arguments_of_a_call_that_are_no_object(live: Live, arguments: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "a", "arguments": arguments}}
+    answer = live.http.post(CHAT, json={"model": "tiny", "messages": [{"role": "assistant", "tool_calls": [call]}]})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
+
+
 def test_a_schema_deeper_than_the_server_recurses(live: Live) -> None:
     deep: dict[str, Any] = {}
     for _ in range(200):

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from .documents import answers_of
 from .faults import OPENAI
-from .serving import Serving
+from .shared import Serving
 
 
 def router(serving: Serving) -> APIRouter:

@@ -15,7 +15,7 @@ from ..engine.request import Finish, Piece, Request, TokenLogprob
 from .faults import Interrupted
 from .prompts import Prompt
 from .reading import CALL, TEXT, Found, Reader
-from .serving import Serving, Stream
+from .shared import Serving, Stream
 from .tools import Call, call_span, parse
 
 T = TypeVar("T")
