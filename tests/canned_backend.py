@@ -50,7 +50,7 @@ def tool_tokenizer(
 class CannedBackend:
     """says: the answer; step: characters in a piece; slow_s: before each piece; first_s: before the first one.
 
-    asked: what was opened; given: the streams. breaks: raised in place of the answer's end.
+    asked: what was opened; given: the streams. refuses: raised by `open`; breaks: in place of the answer's end.
     """
 
     tokenizer: TokenizerWrapper
@@ -59,6 +59,7 @@ class CannedBackend:
     slow_s: float = 0.0
     first_s: float = 0.0
     full: bool = False
+    refuses: Exception | None = None
     breaks: Exception | None = None
     model_name: str = "tiny"
     context: int = 2000
@@ -69,6 +70,8 @@ class CannedBackend:
     tokenizing: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, request: Request) -> CannedStream:
+        if self.refuses is not None:
+            raise self.refuses
         if self.full:
             raise QueueFull("too many requests are waiting", retry_after=2.5)
         if request.profile is not None and request.profile not in self.names:

@@ -14,6 +14,14 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from served import Live
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from zen_mlx.errors import (
+    BaseMismatchError,
+    FormatError,
+    InputError,
+    NameInvalidError,
+    ProfileNotFoundError,
+    ZenError,
+)
 from zen_mlx.server.app import create_app
 
 ASK = [{"role": "user", "content": "private words"}]
@@ -80,6 +88,22 @@ def test_hostile_names_get_the_same_404(live: Live) -> None:
     for name in ("..%2f..%2fetc%2fpasswd", "nobody", quote("tiny@\x00"), "%ff"):
         answer = live.http.get(f"/v1/models/{name}")
         assert (answer.status_code, answer.text) == (status, text)
+
+
+@pytest.mark.parametrize("error", [BaseMismatchError, FormatError, NameInvalidError, ProfileNotFoundError])
+def test_a_profile_that_cannot_be_used_is_as_good_as_none(live: Live, error: type[ZenError]) -> None:
+    missing = live.http.post(CHAT, json={"model": "nobody", "messages": ASK})
+    live.backend.refuses = error("no", path="/secret/cynic.bitdelta")
+    answer = live.http.post(CHAT, json={"model": "cynic", "messages": ASK})
+    assert (answer.status_code, answer.text) == (404, missing.text)
+
+
+def test_an_error_names_no_path(live: Live) -> None:
+    live.backend.refuses = InputError(
+        "it is not right", path="/secret/cynic.bitdelta", field="model", hint="try another"
+    )
+    answer = live.http.post(CHAT, json={"model": "cynic", "messages": ASK})
+    assert answer.json()["error"]["message"] == "it is not right (field model); try another"
 
 
 def test_health_and_embeddings(live: Live) -> None:
