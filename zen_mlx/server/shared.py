@@ -1,0 +1,103 @@
+"""What the dialects share: the backend, the options, the metrics, and the way from a model's name to a profile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from starlette.requests import Request as HttpRequest
+
+from ..engine.constraints import Constraints
+from ..engine.request import Finish, Piece, Request
+from ..errors import ProfileNotFoundError
+from ..paths import check_name
+from .metrics import Metrics
+
+BASE = "base"  # in a key's list of profiles: the base alone
+
+
+class Stream(Protocol):
+    """One answer. finish: set when the iteration has ended."""
+
+    finish: Finish | None
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+
+    def cancel(self) -> None:
+        """End the answer; idempotent."""
+
+
+class Backend(Protocol):
+    """What the server needs of the engine; every method may be called from any thread.
+
+    vocab_size: tokens that the model scores, with its padding. context: most tokens of a prompt and its answer.
+    tokenizing: held while the tokenizer is used.
+    """
+
+    model_name: str
+    tokenizer: Any
+    tokenizing: threading.Lock
+    vocab_size: int
+    context: int
+
+    def open(self, request: Request) -> Stream: ...
+
+    def profiles(self) -> list[str]: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class AppOptions:
+    """max_tokens: most tokens of one answer, None for as many as the context holds. ollama: serve /api/* too."""
+
+    max_tokens: int | None = None
+    ollama: bool = False
+    keep_alive_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One server. started: Unix time."""
+
+    backend: Backend
+    options: AppOptions
+    metrics: Metrics
+    constraints: Constraints
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def profile_of(self, model: str, http: HttpRequest) -> str | None:
+        """The profile that `base`, `base@profile` or `profile` names; None for the base.
+
+        ProfileNotFoundError or NameInvalidError for what cannot be one, and for one that this caller may not use.
+        """
+        base = self.backend.model_name
+        name = None if model == base else check_name(model.removeprefix(f"{base}@"))
+        if not _allowed(name, http):
+            raise ProfileNotFoundError("no such profile")
+        return name
+
+    def known_profile(self, model: str, http: HttpRequest) -> str | None:
+        """The same, for what does not open an answer: it also looks whether the profile is there."""
+        name = self.profile_of(model, http)
+        if name is not None and name not in self.backend.profiles():
+            raise ProfileNotFoundError("no such profile")
+        return name
+
+    def profiles_for(self, http: HttpRequest) -> list[str | None]:
+        """What this caller may use: None for the base, and names of profiles."""
+        return [name for name in (None, *self.backend.profiles()) if _allowed(name, http)]
+
+    def model_of(self, profile: str | None) -> str:
+        """The canonical name of what answers: `base` or `base@profile`."""
+        base = self.backend.model_name
+        return base if profile is None else f"{base}@{profile}"
+
+
+def _allowed(profile: str | None, http: HttpRequest) -> bool:
+    """Whether the guard lets this caller use `profile`: `http.state.profiles` holds names, `base` among them, or is None."""
+    allowed = getattr(http.state, "profiles", None)
+    return allowed is None or (BASE if profile is None else profile) in allowed
