@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..config import ServeOptions
 
-LINGER_S = 5.0
+LINGER_S = 2.0
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 1\r\nconnection: close\r\n\r\n"
 _HEAD, _REST, _CLOSING = "head", "rest", "closing"
 

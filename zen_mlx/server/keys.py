@@ -96,9 +96,12 @@ def _lines(place: Path) -> list[str]:
             expected="a regular file",
             hint="name the file itself; zen serve --new-key FILE makes one",
         ) from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         _check_file(os.fstat(handle), place)
-        data = file.read(_MOST_BYTES + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read()
+    finally:
+        os.close(handle)
     try:
         return data.decode("ascii").splitlines()
     except UnicodeDecodeError as error:

@@ -31,11 +31,12 @@ from .bind import bind, listen
 from .connections import protocol_of
 from .guard import Guard
 from .keys import read_keys
+from .origins import Origins
 
 STOPPED, INTERRUPTED = 0, 130
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CUT_S = 2.0  # for answers that were ended to say so
-_OVERTIME_S = 5.0  # after that, for whatever still does not end
+_OVERTIME_S = 3.0  # after that, for whatever still does not end
 _OTHER_FILES = 512  # that the process may have open beside its connections
 _LOGGERS = ("uvicorn.error", "uvicorn.asgi", "zen_mlx.server")
 
@@ -60,6 +61,7 @@ def serve(options: ServeOptions, start: Start, *, on_ready: Write, on_log: Write
     Raises InputError for a bad key file and for an address that cannot be had, and whatever `start` raises.
     """
     keys = None if options.api_key_file is None else read_keys(options.api_key_file)
+    Origins(options.allow_origin)
     with contextlib.closing(bind(options)) as bound, _Stop(options.drain_s) as stop:
         try:
             app, backend = start()
