@@ -313,7 +313,7 @@ class ServeOptions(_Checked):
     cache_bytes: int = setting(1 << 30, "Most bytes of prompt caches.", least=0)
     max_streams: int = setting(32, "Most answers that are computed at once; others wait.", least=1)
     max_queue: int = setting(64, "Most requests that wait; further ones get status 429.", least=1)
-    max_answer_tokens: int | None = setting(
+    max_tokens: int | None = setting(
         None, "Most tokens in an answer, whatever is asked for. Default: what the context holds.", least=1
     )
     max_body_bytes: int = _bytes(8 << 20, "Most bytes in a request's body.")

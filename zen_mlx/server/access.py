@@ -19,8 +19,8 @@ _LONGEST_PATH = 200
 class AccessLog:
     """ASGI middleware: the outermost one, so that refused requests are logged too.
 
-    Each request gets an id: `scope["state"]["request_id"]`, and the header `x-request-id` of its answer, which is
-    `request-id` for callers of /v1/messages. `scope["state"]["tokens"]`, where the app has set it, is logged as the
+    Each request gets an id: `scope["state"]["request_id"]`, and the header `x-request-id` of its answer, for callers of
+    /v1/messages also `request-id`. `scope["state"]["tokens"]`, where the app has set it, is logged as the
     number of tokens of the answer. A line has
 
         time (UTC)  id  method  path  status  milliseconds  tokens
@@ -39,15 +39,15 @@ class AccessLog:
         began = time.perf_counter()
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
-        name = b"request-id" if dialect_of(scope["path"]) == ANTHROPIC else b"x-request-id"
+        names = [b"x-request-id", b"request-id"] if dialect_of(scope["path"]) == ANTHROPIC else [b"x-request-id"]
         status = "-"
 
         async def note(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = str(message["status"])
-                others = [pair for pair in message.get("headers", []) if pair[0].lower() != name]
-                message = {**message, "headers": [*others, (name, request_id.encode())]}
+                others = [pair for pair in message.get("headers", []) if pair[0].lower() not in names]
+                message = {**message, "headers": [*others, *((name, request_id.encode()) for name in names)]}
             await send(message)
 
         try:

@@ -55,7 +55,7 @@ def test_names_of_this_machine_are_let_in(plain: Server, host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     ["evil.example", "evil.example:8936", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.1.7", "8.8.8.8",
-     "[2001:db8::1]", "zen.lan", "0.0.0.0", "2130706433", "127.1"],
+     "[2001:db8::1]", "zen.lan", "0.0.0.0", "evil.localhost", "evillocalhost", "2130706433", "127.1"],
 )  # fmt: skip
 def test_other_names_are_not(plain: Server, host: str) -> None:
     status, headers, body = plain.ask("/v1/models", host=host)
