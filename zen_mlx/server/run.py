@@ -60,17 +60,18 @@ def serve(options: ServeOptions, start: Start, *, on_ready: Write, on_log: Write
 
     Raises InputError for a bad key file and for an address that cannot be had, and whatever `start` raises.
     """
+    log = _never_fails(on_log)
     keys = None if options.api_key_file is None else read_keys(options.api_key_file)
     Origins(options.allow_origin)
     with contextlib.closing(bind(options)) as bound, _Stop(options.drain_s) as stop:
         try:
             app, backend = start()
-            logged = AccessLog(Guard(app, options, keys), on_log if options.access_log else lambda line: None)
+            logged = AccessLog(Guard(app, options, keys), log if options.access_log else lambda line: None)
             stop.server = server = _Server(logged, options, backend)
         except KeyboardInterrupt:
             return INTERRUPTED
         _allow_files(options.max_connections)
-        with _logging(on_log):
+        with _logging(log):
             url = listen(bound, options)
             asyncio.run(server.run_on(bound, lambda: on_ready(url)))
         backend.close(drain=False, timeout=_CUT_S)
@@ -83,6 +84,16 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(code)
+
+
+def _never_fails(write: Write) -> Write:
+    """The reader of a log may leave; the server stays."""
+
+    def attempt(line: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            write(line)
+
+    return attempt
 
 
 def _allow_files(connections: int) -> None:

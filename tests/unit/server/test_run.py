@@ -202,3 +202,26 @@ def test_with_a_key_other_machines_are_let_in_by_the_address_they_reached(tmp_pa
             connection.sendall(f"GET /health HTTP/1.1\r\nHost: {own}:{server.port}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
         assert server.ask(host=own)[0] == (200 if own.startswith("127.") else 403)
+
+
+def test_a_reader_of_the_log_that_leaves_takes_nothing_with_it() -> None:
+    command = [*SELF, '{"port": 0}']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        server = Server(process, int(process.stdout.readline().rpartition(":")[2]))
+        process.stderr.close()
+        try:
+            assert [server.ask()[0] for _ in range(3)] == [200] * 3
+            assert server.stop() == 0
+        finally:
+            process.kill()
+
+
+def test_other_spellings_of_this_machine() -> None:
+    with running({"host": "localhost"}) as server:
+        assert server.ask()[0] == 200
+    if socket.has_ipv6 and Path("/proc/net/if_inet6").exists():
+        with running({"host": "::1"}) as server, socket.create_connection(("::1", server.port)) as connection:
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: [::1]:{server.port}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
