@@ -30,16 +30,18 @@ ALONE = {
     "test_cli_light.py",
     "test_cli_run.py",
     "test_compress.py",
+    "test_connections.py",
     "test_cpu.py",
     "test_distributed.py",
     "test_estimate.py",
     "test_fsio.py",
     "test_pull_embedded.py",
+    "test_run.py",
     "test_train_kill.py",
     "test_train_launched.py",
 }
 # Folders and files with costly fixtures or compiled files of their own: a file stays on one worker.
-WHOLE = {"e2e", "fault", "parity", "emulators", "test_nvcc.py"}
+WHOLE = {"e2e", "fault", "parity", "emulators", "test_guard.py", "test_nvcc.py"}
 WORKERS: pytest.StashKey[dict[str, set[str]]] = pytest.StashKey()
 
 

@@ -22,7 +22,7 @@ def option(owner: type, name: str, panel: str | None = None) -> Any:
     spelled = known.option or f"--{name.replace('_', '-')}"
     flags = spelled.split("/")
     _SPELLED[name] = flags[0]
-    shown = None if default is None else str(default).removesuffix(".0")
+    shown = None if default in (None, ()) else str(default).removesuffix(".0")
     if isinstance(default, bool):
         shown = flags[flags[0].startswith("--no-") == default] if flags[1:] else None
     text = known.help if shown is None else f"{known.help} Default: {shown}."

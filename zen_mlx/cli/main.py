@@ -9,7 +9,22 @@ from typing import Annotated
 
 import typer
 
-from . import _errors, bench, chat, compress, data, demo, doctor, evaluate, generate, inspect, models, profile, train
+from . import (
+    _errors,
+    bench,
+    chat,
+    compress,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    inspect,
+    models,
+    profile,
+    serve,
+    train,
+)
 from ._options import Command
 
 _HELP = """Private, personal language models on your own machine: one frozen base, many small profiles.
@@ -56,6 +71,7 @@ app.command("generate", cls=Command)(generate.generate)
 app.command("train", cls=Command)(train.train)
 app.command("compress", cls=Command)(compress.compress)
 app.command("eval", cls=Command)(evaluate.evaluate)
+app.command("serve", cls=Command)(serve.serve)
 app.command("bench")(bench.bench)
 app.command("inspect")(inspect.inspect)
 app.add_typer(profile.app, name="profile")

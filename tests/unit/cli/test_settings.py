@@ -12,7 +12,7 @@ import typer
 
 from zen_mlx.cli import _model
 from zen_mlx.cli.main import app, main
-from zen_mlx.config import BitDeltaConfig, CompressOptions, Sampling, TrainOptions, settings_of
+from zen_mlx.config import BitDeltaConfig, CompressOptions, Sampling, ServeOptions, TrainOptions, settings_of
 
 ROWS = str(Path(__file__).parents[3] / "examples" / "cynic.valid.jsonl")
 NO_BASE = ["-m", "no-such-model"]  # a bad value that gets through must not train anything
@@ -21,6 +21,7 @@ COMMANDS = {
     "compress": (["compress", "nowhere", "--profile", "x", *NO_BASE], (CompressOptions,)),
     "generate": (["generate", "hi", *NO_BASE], (Sampling,)),
     "chat": (["chat", *NO_BASE], (Sampling,)),
+    "serve": (["serve", *NO_BASE], (ServeOptions,)),
 }
 PYTHON_ONLY = {"block", "only", "max_length"}  # of CompressOptions
 KNOBS = {
@@ -80,7 +81,7 @@ def test_a_value_out_of_bounds_is_told_by_the_name_of_its_option(
     out, err = capsys.readouterr()
     assert out == ""
     assert re.fullmatch(rf"zen: error: {flag} must be .+ \(found [^;]+\)\n", err)
-    if command == "chat":
+    if command in ("chat", "serve"):
         return
     assert main([*args, "--json"]) == 2
     out, err = capsys.readouterr()
@@ -109,9 +110,10 @@ def test_an_option_has_the_help_and_the_default_of_its_setting(command: str, own
     default = not each.default if name == "straight_through" else each.default
     if (command, name) == ("train", "epochs"):
         default = None  # --steps may stand in its place
-    assert option.default == default
-    if each.default is not None and type(each.default) is not bool:
-        assert option.help.endswith(f" Default: {each.default:g}.")
+    assert option.default == (None if default == () else default)
+    if each.default not in (None, ()) and type(each.default) is not bool:
+        shown = f"{each.default:g}" if isinstance(each.default, float) else each.default
+        assert option.help.endswith(f" Default: {shown}.")
 
 
 def test_a_sentence_of_its_own_keeps_it_and_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
