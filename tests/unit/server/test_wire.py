@@ -51,8 +51,8 @@ CHANGED: dict[str, Any] = {  # values that would change the answer
     "verbosity": "low",
     "web_search_options": {},
 }
-PAIRS = [(route, name) for route, (body, _) in ROUTES.items() for name in body.refused]
-IGNORED = [(route, name) for route, (body, _) in ROUTES.items() for name in body.ignored]
+PAIRS = [(route, name) for route, (body, _) in ROUTES.items() for name in sorted(body.refused)]
+IGNORED = [(route, name) for route, (body, _) in ROUTES.items() for name in sorted(body.ignored)]
 
 
 def message_of(document: dict[str, Any]) -> str:

@@ -1,17 +1,15 @@
-"""Settings, each with its default, bounds and help text: training, compressing, sampling; the user's config file."""
+"""Settings of training and compressing: how a profile comes to be."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-import operator
-import tomllib
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from .errors import ConfigError
-from .paths import config_path
+from ..errors import ConfigError
+from .fields import Checked, setting
 
 MethodName = Literal["sign", "factor"]
 ScaleName = Literal["tensor", "row", "col", "rowcol", "block"]
@@ -21,70 +19,7 @@ KINDS = ("factor", "sign")
 BLOCK_SIZES = (32, 64, 128, 256)
 MOST_PLANES = 4
 DEFAULT_SCALE = "rowcol"
-SEEDS = 2**32  # the seeds of an answer are below it
 FACTOR_BITS = 0.33  # bits per weight of a factor run that names none
-_BOUNDS = (("of at least", operator.ge), ("above", operator.gt), ("at most", operator.le))
-_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "int": ("a whole number", (int,)),
-    "float": ("a number", (int, float)),
-    "bool": ("true or false", (bool,)),
-    "tuple[str, ...]": ("names", (tuple,)),
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The help text of a setting, its good values, and how the command line shows it.
-
-    A good number is >= least, > above and <= most; `choices`, where given, are all good values. option: its name where
-    that is not the field's.
-    """
-
-    help: str
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    choices: tuple[Any, ...] = ()
-    option: str | None = None
-
-    def check(self, name: str, annotation: str, value: Any) -> None:
-        """ConfigError unless `value` is good for the field `name`, annotated such as `float | None`."""
-        kind, _, other = annotation.partition(" | ")
-        if value is None and other == "None":
-            return
-        noun, types = _KINDS.get(kind, ("a name", (str,)))
-        limits = zip(_BOUNDS, (self.least, self.above, self.most), strict=True)
-        bounds = [(words, holds, bound) for (words, holds), bound in limits if bound is not None]
-        good = isinstance(value, types) and isinstance(value, bool) == (kind == "bool")
-        if good and kind == "float" and not math.isfinite(value):
-            good, noun = False, "a finite number"
-        if good and all(holds(value, bound) for _, holds, bound in bounds) and value in (self.choices or (value,)):
-            return
-        expected = " ".join([noun, " and ".join(f"{words} {bound}" for words, _, bound in bounds)]).strip()
-        if self.least is not None and self.most is not None:
-            expected = f"{noun} from {self.least} to {self.most}"
-        if self.choices:
-            expected = f"{', '.join(map(str, self.choices[:-1]))} or {self.choices[-1]}"
-        raise ConfigError(f"{name} must be {expected}", field=name, expected=expected, found=value)
-
-
-def setting(default: Any, help: str, **rest: Any) -> Any:
-    """A dataclass field that is a setting; `rest`: what else a `Setting` has."""
-    return dataclasses.field(default=default, metadata={"setting": Setting(help, **rest)})
-
-
-def settings_of(owner: Any) -> dict[str, dataclasses.Field[Any]]:
-    """Name -> field of each setting of a dataclass; the field's metadata has the `Setting`."""
-    return {each.name: each for each in dataclasses.fields(owner) if "setting" in each.metadata}
-
-
-class _Checked:
-    """A dataclass whose settings are checked when it is made."""
-
-    def __post_init__(self) -> None:
-        for name, each in settings_of(self).items():
-            each.metadata["setting"].check(name, each.type, getattr(self, name))
-
 
 _max_length = functools.partial(setting, 1024, "Most tokens in a row; longer rows are cut.", least=8)
 _seed = functools.partial(setting, 0, "Seed that decides the order of the rows.", least=0)
@@ -94,7 +29,7 @@ _BITS = "Most bits that the whole file may take per target weight, 0.02 to 4."
 
 
 @dataclass(frozen=True)
-class BitDeltaConfig(_Checked):
+class BitDeltaConfig(Checked):
     """How a profile is trained. Field names and defaults are the whitepaper's Appendix A.
 
     block_size: columns that share a scale when `use_per_channel_scale` is false: 32, 64, 128 or 256.
@@ -139,7 +74,7 @@ class BitDeltaConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class CompressOptions(_Checked):
+class CompressOptions(Checked):
     """What is kept of each layer, and how long it is distilled.
 
     bits_per_weight: bound of the whole file. scale, planes: signs only, so many planes everywhere; with bits_per_weight
@@ -180,23 +115,7 @@ class CompressOptions(_Checked):
 
 
 @dataclass(frozen=True)
-class Sampling(_Checked):
-    """How tokens are chosen. temperature 0 is greedy; top_p 1 keeps every token; seed None draws one for each answer."""
-
-    max_tokens: int = setting(512, "Most tokens in an answer.", least=1)
-    temperature: float = setting(
-        0.7, "Temperature, 0 to 10; 0 always takes the likeliest token.", least=0, most=10, option="--temp"
-    )
-    top_p: float = setting(
-        0.95, "Draw from the likeliest tokens whose probabilities add up to X; 1 draws from all.", above=0, most=1
-    )
-    seed: int | None = setting(
-        None, "Seed that makes answers repeatable. Default: a new one for each answer.", least=0, most=SEEDS - 1
-    )
-
-
-@dataclass(frozen=True)
-class TrainOptions(_Checked):
+class TrainOptions(Checked):
     """steps, when given, replaces epochs; a step takes batch_size * accumulate rows of at most max_length tokens.
 
     method None: `factor` for bases of 4B parameters and more (`train.methods.with_method`).
@@ -281,73 +200,3 @@ class TrainOptions(_Checked):
     def facts(self) -> dict[str, Any]:
         """The settings that the result depends on, as JSON values."""
         return {name: value for name, value in asdict(self).items() if name not in ("checkpoint_s", "grad_checkpoint")}
-
-
-_bytes = functools.partial(setting, least=1)
-_seconds = functools.partial(setting, above=0)
-
-
-@dataclass(frozen=True)
-class ServeOptions(_Checked):
-    """How `zen serve` listens, what it takes at most, and how long it waits.
-
-    max_profiles, max_profiles_bytes, cache_bytes, max_streams and max_queue belong to the backend. Every time limit is
-    in seconds: header_timeout_s to the end of a request's head, body_timeout_s to the end of its body, idle_timeout_s
-    between two requests, stall_timeout_s while a client takes nothing of an answer, request_timeout_s for the whole
-    answer, drain_s for the answers that run when the server is told to stop.
-    """
-
-    host: str = setting("127.0.0.1", "Address to listen on; any but this machine's own needs --api-key-file.")
-    port: int = setting(8936, "Port to listen on; 0: any free one, which is then printed.", least=0, most=65535)
-    api_key_file: str | None = setting(
-        None, "File with the API keys, one on a line, readable by you alone; --new-key makes one."
-    )
-    allow_host: tuple[str, ...] = setting(
-        (), "Host name by which clients may call this server, beside localhost. Repeat it for others."
-    )
-    allow_origin: tuple[str, ...] = setting(
-        (), "Origin of a web page that may use this server, such as https://app.example. Repeat it for others."
-    )
-    max_profiles: int = setting(16, "Most profiles in memory at once.", least=1)
-    max_profiles_bytes: int | None = _bytes(None, "Most bytes of profiles in memory. Default: no limit.")
-    cache_bytes: int = setting(1 << 30, "Most bytes of prompt caches.", least=0)
-    max_streams: int = setting(32, "Most answers that are computed at once; others wait.", least=1)
-    max_queue: int = setting(64, "Most requests that wait; further ones get status 429.", least=1)
-    max_tokens: int | None = setting(
-        None, "Most tokens in an answer, whatever is asked for. Default: what the context holds.", least=1
-    )
-    max_body_bytes: int = _bytes(8 << 20, "Most bytes in a request's body.")
-    max_upload_bytes: int = _bytes(2 << 30, "Most bytes in an uploaded profile.")
-    max_schema_bytes: int = _bytes(64 << 10, "Most bytes in a JSON schema.")
-    max_connections: int = setting(256, "Most open connections.", least=1)
-    max_connections_per_peer: int = setting(128, "Most open connections from one address.", least=1)
-    header_timeout_s: float = _seconds(
-        10.0, "Seconds for the head of a request to arrive.", option="--header-timeout", most=3600
-    )
-    body_timeout_s: float = _seconds(20.0, "Seconds for its body to arrive.", option="--body-timeout", most=3600)
-    idle_timeout_s: float = _seconds(
-        30.0, "Seconds that a connection stays open between two requests.", option="--idle-timeout", most=86400
-    )
-    stall_timeout_s: float = _seconds(
-        30.0, "Seconds that a client may take nothing of its answer.", option="--stall-timeout", most=86400
-    )
-    request_timeout_s: float = _seconds(600.0, "Seconds for a whole answer.", option="--request-timeout", most=86400)
-    drain_s: float = setting(
-        30.0, "Seconds for running answers to end after SIGTERM or Ctrl-C.", least=0, option="--drain", most=3600
-    )
-    keep_alive_s: float = _seconds(
-        10.0, "Seconds of silence after which a stream gets a comment line.", option="--keep-alive", most=3600
-    )
-    ollama: bool = setting(False, "Answer Ollama's /api/tags and /api/chat too.")
-    access_log: bool = setting(True, "Write a line to stderr for each request.", option="--access-log/--no-access-log")
-
-
-def user_config() -> dict[str, Any]:
-    """`ZEN_HOME/config.toml` as a dict, {} when absent."""
-    path = config_path()
-    if not path.exists():
-        return {}
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("the configuration file is not valid TOML", path=path, found=str(error)) from error
