@@ -35,8 +35,12 @@ ALONE = {
     "test_distributed.py",
     "test_estimate.py",
     "test_fsio.py",
+    "test_guard.py",
+    "test_leaving.py",
     "test_pull_embedded.py",
     "test_run.py",
+    "test_run.py",
+    "test_serve.py",
     "test_train_kill.py",
     "test_train_launched.py",
 }
