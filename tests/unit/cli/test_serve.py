@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -17,22 +18,22 @@ from zen_mlx.cli import serve as command
 from zen_mlx.cli.main import main
 from zen_mlx.config import ServeOptions
 
-# A stand-in for the base and the app; everything else is the command's own.
+# A stand-in for the base and its backend; everything else is the command's own.
 PUT_TOGETHER = """
-import sys, types
-from server_process import CannedBackend, canned_app
+import sys
+from pathlib import Path
+from canned_backend import CannedBackend
+from mlx_lm.tokenizer_utils import load
 from zen_mlx.cli import _model, main
+class Backend(CannedBackend):
+    def close(self, drain=True, timeout=None):
+        pass
 class Manager:
-    model_name = "canned"
+    model_name = "tiny"
     def backend(self, **options):
         sys.stderr.write(f"backend {sorted(options.items())}\\n")
-        made = CannedBackend()
-        made.profiles = lambda: ["cynic"]
-        return made
+        return Backend(load(Path(FOLDER)))
 _model.open_manager = lambda model, profile, quiet: Manager()
-app = types.ModuleType("zen_mlx.server.app")
-app.create_app = lambda backend, options: canned_app(backend)
-sys.modules["zen_mlx.server.app"] = app
 main.run()
 """
 
@@ -131,18 +132,24 @@ def test_what_the_service_manager_refuses_is_left_to_do(
     assert main(["serve", "--uninstall"]) == 2
 
 
-def test_it_puts_the_parts_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_puts_the_parts_together(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tests = str(Path(__file__).parents[2])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([tests, *sys.path]))
-    words = ["serve", "--port", "0", "--max-streams", "3", "--max-queue", "5", "--no-access-log"]
-    with running(command=[sys.executable, "-c", PUT_TOGETHER, *words]) as server:
+    words = ["serve", "--port", "0", "--max-streams", "3", "--max-queue", "5", "--max-tokens", "7", "--no-access-log"]
+    script = PUT_TOGETHER.replace("FOLDER", repr(str(tiny_model)))
+    with running(command=[sys.executable, "-c", script, *words]) as server:
         assert server.ask()[0] == 200
         assert server.ask(host="evil.example")[0] == 403
         backend = server.wait_for("backend ")
         assert "('max_streams'" not in backend
         for pair in (("streams", 3), ("queue", 5), ("max_profiles", 16), ("max_profiles_bytes", None)):
             assert str(pair) in backend
-        server.wait_for("canned with 1 profile;")
+        server.wait_for("tiny with 2 profiles;")
+        asked = {"model": "tiny@cynic", "messages": [{"role": "user", "content": "hi"}]}
+        status, headers, body = server.ask("/v1/chat/completions", "POST", asked)
+        assert status == 200
+        assert json.loads(body)["usage"]["completion_tokens"] == 7
+        assert headers["x-frame-options"] == "DENY"
         assert server.stop(signal.SIGTERM) == 0
         assert not [line for line in server.log if "/health" in line]
 

@@ -16,6 +16,7 @@ from server_process import SELF, Server, running, stop_often
 from zen_mlx.config import ServeOptions
 from zen_mlx.errors import InputError
 from zen_mlx.server import run
+from zen_mlx.server.bind import bind
 
 SLOW = b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n"
 SLOWER = b"GET /slower HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -225,3 +226,8 @@ def test_other_spellings_of_this_machine() -> None:
         with running({"host": "::1"}) as server, socket.create_connection(("::1", server.port)) as connection:
             connection.sendall(f"GET /health HTTP/1.1\r\nHost: [::1]:{server.port}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_pieces_of_an_answer_do_not_wait_for_each_other() -> None:
+    with bind(ServeOptions(port=0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
