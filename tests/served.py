@@ -13,8 +13,8 @@ import httpx
 import uvicorn
 from canned_backend import CannedBackend
 
+from zen_mlx.config import ServeOptions
 from zen_mlx.server.app import create_app
-from zen_mlx.server.shared import AppOptions
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Live:
 
 
 @contextmanager
-def serving(backend: CannedBackend, options: AppOptions) -> Iterator[Live]:
+def serving(backend: CannedBackend, options: ServeOptions) -> Iterator[Live]:
     """A server until the end of the block."""
     config = uvicorn.Config(create_app(backend, options), log_level="error", lifespan="off")
     server = uvicorn.Server(config)

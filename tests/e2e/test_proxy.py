@@ -1,4 +1,4 @@
-"""The proxies of docs/serving, run as they stand there before two HTTP servers: where a request goes, and when one is lost."""
+"""The proxies of docs, run as they stand there before two HTTP servers: where a request goes, and when one is lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-SERVING = Path(__file__).resolve().parents[2] / "docs" / "serving"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PROFILES = [f"profile-{number}" for number in range(24)]
 PATIENCE_S = 15.0
 
@@ -120,7 +120,7 @@ class Proxy:
 
     def _fitted(self, kind: str, folder: Path) -> str:
         """The example with this test's addresses, and with shorter waits."""
-        text = (SERVING / FILES[kind]).read_text(encoding="utf-8")
+        text = (DOCS / FILES[kind]).read_text(encoding="utf-8")
         changes = {
             "10.0.0.11:8000 ": f"127.0.0.1:{self.machines['a'].port} ",
             "10.0.0.12:8000 ": f"127.0.0.1:{self.machines['b'].port} ",
@@ -186,7 +186,7 @@ def _haproxy(folder: Path, text: str) -> list[str]:
     return [_found("haproxy"), "-db", "-f", str(folder / "haproxy.cfg")]
 
 
-FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+FILES = {"nginx": "proxy-nginx.conf", "haproxy": "proxy-haproxy.cfg"}
 COMMANDS = {"nginx": _nginx, "haproxy": _haproxy}
 
 

@@ -1,4 +1,4 @@
-"""y = base(x) + sum over parts of part[slot of the row](x): mlx-lm's layers, with a profile for each row of the batch.
+"""y = base(x) + sum over parts of part(x, slot of the row): mlx-lm's layers, with a profile for each row of the batch.
 
 As in `layers`, a layer is given another class and keeps its identity. Linear layers and experts add what their stacks hold;
 norms and embeddings, whose arrays an attached profile replaces, take each row's own values. Where no row of the batch has

@@ -46,7 +46,6 @@ def serve(
     max_tokens: Annotated[int | None, _limit("max_tokens")] = None,
     max_body_bytes: Annotated[int, _limit("max_body_bytes")] = ServeOptions.max_body_bytes,
     max_upload_bytes: Annotated[int, _limit("max_upload_bytes")] = ServeOptions.max_upload_bytes,
-    max_schema_bytes: Annotated[int, _limit("max_schema_bytes")] = ServeOptions.max_schema_bytes,
     max_connections: Annotated[int, _limit("max_connections")] = ServeOptions.max_connections,
     max_connections_per_peer: Annotated[
         int, _limit("max_connections_per_peer")
@@ -94,7 +93,6 @@ def serve(
         max_tokens=max_tokens,
         max_body_bytes=max_body_bytes,
         max_upload_bytes=max_upload_bytes,
-        max_schema_bytes=max_schema_bytes,
         max_connections=max_connections,
         max_connections_per_peer=max_connections_per_peer,
         header_timeout_s=header_timeout,
@@ -129,7 +127,6 @@ def _start(options: ServeOptions, model: str | None) -> Start:
 
     def start() -> tuple[ASGIApp, Closes]:
         from ..server.app import create_app
-        from ..server.shared import AppOptions
 
         manager = _model.open_manager(model, None, quiet=False)
         backend = manager.backend(
@@ -141,8 +138,7 @@ def _start(options: ServeOptions, model: str | None) -> Start:
         )
         count = len(backend.profiles())
         _view.notice(f"{manager.model_name} with {count} profile{'' if count == 1 else 's'}; Ctrl-C ends the server")
-        app = AppOptions(options.max_tokens, options.ollama, options.keep_alive_s)
-        return create_app(backend, app), backend
+        return create_app(backend, options), backend
 
     return start
 

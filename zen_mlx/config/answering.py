@@ -61,7 +61,6 @@ class ServeOptions(Checked):
     )
     max_body_bytes: int = _bytes(8 << 20, "Most bytes in a request's body.")
     max_upload_bytes: int = _bytes(2 << 30, "Most bytes in an uploaded profile.")
-    max_schema_bytes: int = _bytes(64 << 10, "Most bytes in a JSON schema.")
     max_connections: int = setting(256, "Most open connections.", least=1)
     max_connections_per_peer: int = setting(128, "Most open connections from one address.", least=1)
     header_timeout_s: float = _seconds(

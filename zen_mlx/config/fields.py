@@ -1,4 +1,4 @@
-"""A setting: a dataclass field with its default, bounds and help text, checked when the dataclass is made."""
+"""Settings as fields of a dataclass: each with its default, bounds and help text, and checked when it is made."""
 
 from __future__ import annotations
 

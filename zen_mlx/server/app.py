@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..config import ServeOptions
 from ..engine.constraints import Constraints
 from ..errors import ZenError
 from . import anthropic_messages, model_list, ollama, openai_chat, openai_completions, openai_responses
 from .documents import answers_of, errors_of, without_422
 from .faults import ANTHROPIC, OPENAI, answer_error, dialect_of, fault_of, log_unexpected, response_of
 from .metrics import Metrics
-from .shared import AppOptions, Backend, Serving
+from .shared import Backend, Serving
 
 NO_EMBEDDINGS = (
     "this server has no embeddings: a chat model makes poor ones, and they would differ by profile; "
@@ -27,14 +28,14 @@ NO_EMBEDDINGS = (
 )
 
 
-def create_app(backend: Backend, options: AppOptions | None = None) -> FastAPI:
+def create_app(backend: Backend, options: ServeOptions | None = None) -> FastAPI:
     """The application over `backend`, which it neither starts nor closes.
 
     A guard in front may set, in `scope["state"]`, `profiles` to the names of those that a caller may use, with `base` for
     the base alone, and `request_id`; `tokens` is there after an answer.
     """
     constraints = Constraints(backend.tokenizer, backend.vocab_size, backend.tokenizing)
-    serving = Serving(backend, options or AppOptions(), Metrics(backend.stats), constraints)
+    serving = Serving(backend, options or ServeOptions(), Metrics(backend.stats), constraints)
     app = FastAPI(title="zen-mlx", version=version("zen-mlx"), docs_url=None, redoc_url=None, redirect_slashes=False)
     for errors in (ZenError, RequestValidationError, HTTPException):
         app.add_exception_handler(errors, answer_error)

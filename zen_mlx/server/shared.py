@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request as HttpRequest
 
+from ..config import ServeOptions
 from ..engine.constraints import Constraints
 from ..engine.request import Finish, Piece, Request
 from ..errors import ProfileNotFoundError
@@ -51,20 +52,11 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class AppOptions:
-    """max_tokens: most tokens of one answer, None for as many as the context holds. ollama: serve /api/* too."""
-
-    max_tokens: int | None = None
-    ollama: bool = False
-    keep_alive_s: float = 10.0
-
-
-@dataclass(frozen=True)
 class Serving:
     """One server. started: Unix time."""
 
     backend: Backend
-    options: AppOptions
+    options: ServeOptions
     metrics: Metrics
     constraints: Constraints
     started: int = field(default_factory=lambda: int(time.time()))

@@ -10,7 +10,7 @@ from canned_backend import CannedBackend, tool_tokenizer
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
 from served import Live, serving
 
-from zen_mlx.server.shared import AppOptions
+from zen_mlx.config import ServeOptions
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def tokenizer(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Tok
 
 @pytest.fixture(scope="module")
 def _module_server(tokenizer: TokenizerWrapper) -> Iterator[Live]:
-    with serving(CannedBackend(tokenizer), AppOptions(ollama=True, keep_alive_s=0.1)) as live:
+    with serving(CannedBackend(tokenizer), ServeOptions(ollama=True, keep_alive_s=0.1)) as live:
         yield live
 
 

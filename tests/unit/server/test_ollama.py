@@ -8,14 +8,14 @@ from canned_backend import CannedBackend, fits
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from served import Live, serving
 
-from zen_mlx.server.shared import AppOptions
+from zen_mlx.config import ServeOptions
 
 ASK = [{"role": "user", "content": "Hi"}]
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
 def test_the_routes_are_there_only_when_asked_for(tokenizer: TokenizerWrapper) -> None:
-    with serving(CannedBackend(tokenizer), AppOptions()) as live:
+    with serving(CannedBackend(tokenizer), ServeOptions()) as live:
         answer = live.http.get("/api/tags")
     assert (answer.status_code, answer.json()) == (404, {"error": "Not Found"})
 

@@ -13,8 +13,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from pydantic import BaseModel
 from served import Live, serving
 
+from zen_mlx.config import ServeOptions
 from zen_mlx.errors import KernelError
-from zen_mlx.server.shared import AppOptions
 
 ASK: Any = [{"role": "user", "content": "Hi"}]
 WEATHER: Any = {
@@ -216,7 +216,7 @@ def test_tool_choice(live: Live, client: openai.OpenAI) -> None:
 
 def test_a_base_without_tools_says_so(plain_tokenizer: TokenizerWrapper) -> None:
     with (
-        serving(CannedBackend(plain_tokenizer), AppOptions()) as live,
+        serving(CannedBackend(plain_tokenizer), ServeOptions()) as live,
         openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client,
         pytest.raises(openai.BadRequestError, match="knows no tools") as refused,
     ):

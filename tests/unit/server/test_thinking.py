@@ -12,7 +12,7 @@ import pytest
 from canned_backend import THINKING_TEMPLATE, CannedBackend, tool_tokenizer
 from served import Live, serving
 
-from zen_mlx.server.shared import AppOptions
+from zen_mlx.config import ServeOptions
 
 ASK: Any = [{"role": "user", "content": "Hi"}]
 OPEN, CLOSED = "<|im_start|>assistant\n<think>\n", "<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -23,7 +23,7 @@ def thinker(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder = tmp_path_factory.mktemp("thinks") / "tiny"
     tokenizer = tool_tokenizer(tiny_model, folder, THINKING_TEMPLATE, ("<think>", "</think>"))
     backend = CannedBackend(tokenizer, says="Hm, a greeting.</think>\n\nHello.", vocab_size=260)
-    with serving(backend, AppOptions(ollama=True)) as live:
+    with serving(backend, ServeOptions(ollama=True)) as live:
         yield live
 
 
