@@ -20,6 +20,7 @@ from . import anthropic_messages, model_list, ollama, openai_chat, openai_comple
 from .documents import answers_of, errors_of, without_422
 from .faults import ANTHROPIC, OPENAI, answer_error, dialect_of, fault_of, log_unexpected, response_of
 from .metrics import Metrics
+from .page import mount_page
 from .shared import Backend, Serving
 
 NO_EMBEDDINGS = (
@@ -43,6 +44,7 @@ def create_app(backend: Backend, options: ServeOptions | None = None) -> FastAPI
     dialects = [openai_chat, openai_completions, openai_responses, anthropic_messages, model_list]
     for dialect in [*dialects, ollama] if serving.options.ollama else dialects:
         app.include_router(dialect.router(serving))
+    mount_page(app)
     _add_own(app, serving)
     _describe(app)
     return app
