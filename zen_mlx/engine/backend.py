@@ -10,6 +10,7 @@ import atexit
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, QueueFull, ZenError
@@ -123,7 +124,10 @@ class Backend:
         threading.Thread(target=work, name="zen-profile", daemon=True).start()
 
     def open(self, request: Request) -> Stream:
-        """Queue `request`. ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull."""
+        """Queue `request`; its answer ends where the context does.
+
+        ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull.
+        """
         if len(request.ids) >= self.context:
             raise InputError(
                 "the prompt is longer than the model's context",
@@ -132,6 +136,8 @@ class Backend:
                 found=f"{len(request.ids)} tokens",
             )
         key = "" if request.profile is None else self._profiles.key(request.profile)
+        most = min(request.sampling.max_tokens, self.context - len(request.ids))
+        request = replace(request, sampling=replace(request.sampling, max_tokens=most))
         scheduler = self._alive()
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:

@@ -154,6 +154,9 @@ def test_what_is_refused(manager: ZenPersonalizationManager, tmp_path: Path) -> 
     assert backend.profiles() == sorted(KINDS)
     with pytest.raises(InputError, match="longer than the model's context"):
         backend.open(Request([1] * backend.context))
+    room = backend.open(Request([1] * (backend.context - 3), sampling=Sampling(100, 0.0)))
+    text_of(room)
+    assert finish(room).completion_tokens <= 3
     path = manager.store.path("two")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
