@@ -67,6 +67,11 @@ class Scheduler:
         """Nothing is there to compute; what is waiting waits for a file."""
         return not len(self._batch) and not any(self._loading.values()) and (not self._waiting or self._blocked())
 
+    @property
+    def done(self) -> bool:
+        """It was told to stop, and everybody has an answer."""
+        return self.stopping and not self._waiting and not len(self._batch)
+
     def _blocked(self) -> bool:
         return all(stream.key in self._loading for stream in self._waiting)
 
