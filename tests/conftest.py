@@ -39,7 +39,6 @@ ALONE = {
     "test_leaving.py",
     "test_pull_embedded.py",
     "test_run.py",
-    "test_run.py",
     "test_serve.py",
     "test_train_kill.py",
     "test_train_launched.py",
