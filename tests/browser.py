@@ -150,6 +150,12 @@ class Tab:
         """Types into what has the focus."""
         self.call("Input.insertText", text=text)
 
+    def write(self, letters: str) -> None:
+        """Types letter by letter, with the keys' own events: lists find their entries by them."""
+        for letter in letters:
+            self.call("Input.dispatchKeyEvent", type="keyDown", text=letter, key=letter)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=letter)
+
     def resize(self, width: int, height: int = 900) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
