@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 
 import pytest
 from browser import Browser, Tab, chromium, executable
@@ -60,6 +62,21 @@ def page(tab: Tab, server: PageServer) -> Tab:
     """The page with its list of profiles."""
     tab.open(server.url, "document.querySelector('#profiles .pick')")
     return tab
+
+
+@pytest.fixture(scope="module")
+def shared_page(browser: Browser, served: PageServer) -> Iterator[Tab]:
+    with browser.tab() as opened:
+        opened.open(served.url, "document.querySelector('#profiles .pick')")
+        yield opened
+
+
+@pytest.fixture
+def reused(shared_page: Tab, server: PageServer) -> Tab:
+    """A page that tests use one after the other, each with a new conversation."""
+    shared_page.events.clear()
+    shared_page.click("#new")
+    return shared_page
 
 
 def ask(page: Tab, text: str) -> None:
@@ -217,3 +234,126 @@ def test_the_settings_are_sent(page: Tab, server: PageServer) -> None:
     (asked,) = server.asked
     assert (asked["temperature"], asked["top_p"], asked["max_tokens"]) == (0.5, 0.9, 99)
     assert asked["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+
+
+def type_key(page: Tab, key: str) -> None:
+    page.wait("document.querySelector('#key-dialog[open]')")
+    page.type(key)
+    page.press("Enter")
+
+
+def test_the_key_is_asked_for_once_and_stays_out_of_addresses(tab: Tab, server: PageServer) -> None:
+    server.key = "zen-secret"
+    tab.open(server.url, "document.querySelector('#key-dialog[open]')")
+    assert "wants its API key" in tab.text("#key-why")
+    assert tab.js("[document.activeElement.id, document.activeElement.type]") == ["key", "password"]
+    type_key(tab, "two words")
+    assert "without spaces" in tab.text("#key-error")
+    tab.js("document.activeElement.select()")
+    type_key(tab, "zen-wrong")
+    tab.wait("document.querySelector('#key-why').innerText.startsWith('The server did not accept this key.')")
+    type_key(tab, "zen-secret")
+    tab.wait("document.querySelector('#profiles .pick')")
+    tab.click("#compare")
+    ask(tab, "hi")
+    settled(tab, 2)
+    tab.open(server.url, "document.querySelector('#profiles .pick')")
+    ask(tab, "again")
+    settled(tab, 1)
+    assert [key for *_, key in server.seen] == [None, "Bearer zen-wrong", *["Bearer zen-secret"] * 5]
+    assert {path for _, path, _ in server.seen} == {"/v1/models", "/v1/chat/completions"}
+    assert tab.js("Object.entries(sessionStorage)") == [["zen-api-key", "zen-secret"]]
+    assert tab.js("[document.cookie, localStorage.length, location.href]") == ["", 0, server.url]
+    assert not [asked for asked in tab.of("Network.requestWillBeSent") if "zen-" in asked["request"]["url"]]
+    assert "zen-secret" not in tab.js("document.documentElement.outerHTML")
+    tab.click("#settings")
+    tab.click("#forget")
+    assert tab.js("sessionStorage.length") == 0
+
+
+def test_without_a_key_it_says_so_and_asks_again(tab: Tab, server: PageServer) -> None:
+    server.key = "zen-secret"
+    tab.open(server.url, "document.querySelector('#key-dialog[open]')")
+    tab.press("Escape")
+    tab.wait("!document.querySelector('#notice').hidden")
+    assert "Without its API key the server does not answer." in tab.text("#notice p")
+    tab.click("#notice button")
+    type_key(tab, "zen-secret")
+    tab.wait("document.querySelector('#profiles .pick') && document.querySelector('#notice').hidden")
+
+
+def test_one_dialog_for_two_questions_that_need_a_key(page: Tab, server: PageServer) -> None:
+    server.key = "zen-secret"
+    page.click("#compare")
+    ask(page, "hi")
+    type_key(page, "zen-secret")
+    settled(page, 2)
+    page.js("new Promise((done) => setTimeout(done, 50))")
+    assert page.count("dialog[open]") == 0
+
+
+def test_a_busy_server_says_when_to_come_back(page: Tab, server: PageServer) -> None:
+    server.answer = lambda body: Reply("full", 429, {"Retry-After": "2"})
+    ask(page, "hi")
+    settled(page, 1, "failed")
+    assert re.search(r"all the work it can take. Try again at \d+:\d\d:\d\d", page.text(".wrong p"))
+    assert re.fullmatch(r"Try again in [12] s", page.text(".answer .wrong button"))
+    server.answer = lambda body: Reply("Now.")
+    page.click(".answer .wrong button")
+    assert len(server.asked) == 1
+    page.wait("document.querySelector('.answer .wrong button').innerText === 'Try again'")
+    page.click(".answer .wrong button")
+    settled(page, 1)
+    assert page.text(".body") == "Now."
+    assert len(server.asked) == 2
+
+
+def test_the_time_to_come_back_may_be_a_date(reused: Tab, server: PageServer) -> None:
+    date = formatdate(time.time() + 100, usegmt=True)
+    server.answer = lambda body: Reply("full", 429, {"Retry-After": date})
+    ask(reused, "hi")
+    settled(reused, 1, "failed")
+    assert reused.js(f"new Date('{date}').toLocaleTimeString()") in reused.text(".answer .wrong p")
+    assert re.fullmatch(r"Try again in \d\d s|Try again in 100 s", reused.text(".answer .wrong button"))
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (400, "The server did not take the request (HTTP 400). temperature: too hot"),
+        (403, "The server does not allow this. temperature: too hot"),
+        (404, "The server does not have this model or profile (any more). temperature: too hot"),
+        (413, "This is too long for the server. temperature: too hot"),
+        (429, "The server has all the work it can take. Try again in a moment. temperature: too hot"),
+        (500, "The server failed (HTTP 500). temperature: too hot"),
+        (503, "The server is not ready or is stopping. temperature: too hot"),
+    ],
+)
+def test_what_the_server_refuses_is_told(reused: Tab, server: PageServer, status: int, words: str) -> None:
+    server.answer = lambda body: Reply("temperature: too hot", status)
+    ask(reused, "hi")
+    settled(reused, 1, "failed")
+    assert reused.text(".answer .wrong p") == words
+
+
+def test_an_answer_that_breaks_off_is_told_and_kept(page: Tab, server: PageServer) -> None:
+    server.answer = lambda body: Reply("Half of", cut=True)
+    ask(page, "hi")
+    settled(page, 1, "failed")
+    assert page.text(".answer .body") == "Half of"
+    assert page.text(".wrong p") == "The connection broke before the answer was whole. What came so far is above."
+    server.answer = lambda body: Reply("")
+    page.click(".answer .wrong button")
+    settled(page, 1)
+    assert page.text(".answer .body") == ""
+
+
+def test_a_server_that_is_gone_is_told(tab: Tab) -> None:
+    with serve_page() as server:
+        tab.open(server.url, "document.querySelector('#profiles .pick')")
+    ask(tab, "hi")
+    settled(tab, 1, "failed")
+    assert "The server does not answer. See whether zen serve is still running" in tab.text(".answer .wrong p")
+    tab.click("#reload")
+    tab.wait("!document.querySelector('#notice').hidden")
+    assert tab.count("#profiles .pick") == 3
