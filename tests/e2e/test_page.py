@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from random import Random
 
 import pytest
 from browser import Browser, Tab, chromium, executable
@@ -357,3 +358,248 @@ def test_a_server_that_is_gone_is_told(tab: Tab) -> None:
     tab.click("#reload")
     tab.wait("!document.querySelector('#notice').hidden")
     assert tab.count("#profiles .pick") == 3
+
+
+def test_a_server_that_breaks_the_answer_off_is_told(reused: Tab, server: PageServer) -> None:
+    server.answer = lambda body: Reply("Half of", error="the server ended this answer")
+    ask(reused, "hi")
+    settled(reused, 1, "failed")
+    assert reused.text(".answer .wrong p") == "The server broke the answer off. the server ended this answer"
+    assert reused.text(".answer .body") == "Half of"
+
+
+def test_thoughts_are_no_part_of_the_answer(reused: Tab, server: PageServer) -> None:
+    server.answer = lambda body: Reply("", thought="Hm.", hold=True)
+    ask(reused, "hi")
+    reused.wait("document.querySelector('.answer .facts').innerText === 'Thinking'")
+    reused.press("Escape")
+    settled(reused, 1, "stopped")
+    server.answer = lambda body: Reply("", thought="Hm.", finish="length")
+    reused.click(".answer footer button:nth-child(2)")
+    settled(reused, 1)
+    assert reused.text(".facts").startswith("no text came · cut at the most tokens allowed")
+
+
+# Hostile texts. HIT would be set by anything that runs.
+
+ALLOWED = "h4 h5 h6 p ul ol li blockquote hr a strong em code pre div span button svg use"
+HIT = "window.hit=1"
+LINKS = [
+    f"{name}:{HIT}"
+    for name in (
+        "javascript",
+        "JaVaScRiPt",
+        "java\tscript",
+        " javascript",
+        "\x01javascript",
+        "javascript&colon;",
+        "&#106;avascript",
+        "java%73cript",
+        "vbscript",
+        "data:text/html,<script>",
+        "blob",
+        "file",
+        "view-source:javascript",
+        "//evil.example/javascript",
+        "jar:javascript",
+        "filesystem",
+        "intent",
+    )
+]
+MARKUP = [
+    f"<script>{HIT}</script>",
+    f"<img src=x onerror={HIT}>",
+    f"<svg onload={HIT}><animate onbegin={HIT}></svg>",
+    f"<iframe srcdoc='<script>parent.{HIT}</script>'></iframe>",
+    f"<a href='javascript:{HIT}'>click</a>",
+    f"<details open ontoggle={HIT}>",
+    f"<form action=https://evil.example/><input autofocus onfocus={HIT}>",
+    "<style>@import 'https://evil.example/a.css'; * { display: none }</style>",
+    "<meta http-equiv=refresh content='0;url=https://evil.example/'>",
+    "<base href=https://evil.example/><link rel=stylesheet href=/x>",
+    f"<math><mtext></p><img src=x onerror={HIT}></mtext></math>",
+    f"&lt;script&gt;{HIT}&lt;/script&gt; &#60;img src=x onerror={HIT}&#62;",
+    f"![x](https://evil.example/x.png) ![x](x.png) ![x](data:image/svg+xml,<svg/onload={HIT}>)",
+    f'[x](https://ok.example "\' onmouseover={HIT}") [x](https://ok.example/"onmouseover="{HIT})',
+    f"[x](<https://ok.example/' onclick={HIT}>) <https://ok.example/\"onclick={HIT}>",
+    f"`<script>{HIT}</script>` **<b onclick={HIT}>** [<img src=x onerror={HIT}>](https://ok.example)",
+    "[a [b](https://in.example) c](https://out.example) [](https://empty.example) [x](https://user:word@ok.example)",
+    "[\u202egro.elpmaxe](https://ok.example/) \u202eknil \u2066\u2067\u202d",
+    "</div></article></main><h1>out</h1>",
+    "{{constructor.constructor('window.hit=1')()}} ${window.hit=1} <%= 1 %>",
+]
+FENCES = [
+    f"```html\n<script>{HIT}</script>",
+    f'```"><img src=x onerror={HIT}>\n```\n<script>{HIT}</script>',
+    f"~~~\n```\n<script>{HIT}</script>\n```",
+    f"````\n```\n````\n```\n<script>{HIT}</script>\n~~~",
+    f"> ```\n<script>{HIT}</script>\n> ```",
+    f"- ```\n  <script>{HIT}</script>\n- ```",
+    "``` ` ```\n`\n``\n```",
+    "```",
+    "\n\n\r\n\r```\r\ncode\r```\r",
+    "**_`[*](",
+    "[a](b [c](https://ok.example [d](<https://ok.example",
+    "\\",
+    "> - > - > - > - > - > - > - > - deep\n1. - 2) * + 3.\n#\n####### seven\n---\n***\n- - -",
+    "\x00\x01\x7f\ufeff\ufffd\ufffe\U0010ffff\u2028\u2029\u200b\u0300" + "\u0301" * 200,
+]
+
+
+def violations(page: Tab) -> list[str]:
+    """What the Content-Security-Policy stopped."""
+    issues = [event["issue"] for event in page.of("Audits.issueAdded")]
+    return [str(issue["details"]) for issue in issues if issue["code"] == "ContentSecurityPolicyIssue"]
+
+
+def hears_nothing(page: Tab, server: PageServer) -> None:
+    """Nothing ran, left, opened, or was said to the console, since the last `events.clear()`."""
+    assert page.js("window.hit === undefined && document.cookie === '' && localStorage.length === 0")
+    loud = ("Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+    away = ("Page.frameNavigated", "Page.frameAttached", "Page.windowOpen")
+    assert page.of(*loud, *away) == []
+    assert violations(page) == []
+    assert all(one["request"]["url"].startswith(server.url) for one in page.of("Network.requestWillBeSent"))
+
+
+def shown(page: Tab) -> list[str]:
+    """The names of the elements below the last answer; asserts what holds for every one of them."""
+    names: list[str] = page.js(
+        """[...[...document.querySelectorAll('.answer .body')].at(-1).querySelectorAll('*')].map((one) => {
+          for (const {name} of one.attributes) if (/^on|^style$|^src|^id$/.test(name)) throw name;
+          if (one.localName === 'use' && !/^#i-/.test(one.getAttribute('href'))) throw 'use';
+          if (one.localName !== 'a') return one.localName;
+          if (!['http:', 'https:', 'mailto:'].includes(one.protocol) || one.username) throw one.href;
+          if (one.rel !== 'noopener noreferrer' || one.target !== '_blank' || one.title !== one.href) throw one.rel;
+          if (!one.textContent.trim() || getComputedStyle(one).unicodeBidi !== 'isolate') throw one.outerHTML;
+          return 'a';
+        })"""
+    )
+    assert set(names) <= set(ALLOWED.split())
+    return names
+
+
+def told(page: Tab, server: PageServer, text: str, piece: int = 7) -> list[str]:
+    """`shown` for this answer in a new conversation."""
+    server.answer = lambda body: Reply(text, piece=piece)
+    page.click("#new")
+    ask(page, "hi")
+    settled(page, 1)
+    return shown(page)
+
+
+def test_hostile_links_stay_text(reused: Tab, server: PageServer) -> None:
+    forms = [f"[x]({link}) [x](<{link}>) <{link}> {link}" for link in LINKS]
+    names = told(reused, server, "\n\n".join(forms), piece=60)
+    assert set(names) <= {"p", "a"}
+    assert reused.js("[...document.querySelectorAll('.body a')].map((one) => one.href)") == []
+    assert reused.js("document.querySelector('.body').textContent").count("javascript:") >= 8
+    told(
+        reused, server, "[x](HTTPS://OK.example/a(b)c) <mailto:a@ok.example> (https://ok.example/a_(b)). http://1.2.3.4"
+    )
+    assert reused.js("[...document.querySelectorAll('.body a')].map((one) => one.href)") == [
+        "https://ok.example/a(b)c",
+        "mailto:a@ok.example",
+        "https://ok.example/a_(b)",
+        "http://1.2.3.4/",
+    ]
+    hears_nothing(reused, server)
+
+
+def test_hostile_markup_stays_text(reused: Tab, server: PageServer) -> None:
+    told(reused, server, "\n\n".join(MARKUP))
+    text = reused.js("document.querySelector('.body').textContent")
+    for markup in MARKUP[:12]:
+        assert markup in text
+    hosts = reused.js("[...document.querySelectorAll('.body a')].map((one) => one.hostname)")
+    assert set(hosts) == {"evil.example", "ok.example", "out.example", "empty.example"}
+    assert reused.count(".body a a") == 0
+    assert reused.count("body > h1, .stage > h1, form[action], iframe, img, script:not([type=module])") == 0
+    hears_nothing(reused, server)
+
+
+@pytest.mark.parametrize("number", range(len(FENCES)))
+def test_broken_markdown_is_shown(reused: Tab, server: PageServer, number: int) -> None:
+    told(reused, server, FENCES[number])
+    assert (HIT in FENCES[number]) == (HIT in reused.js("document.querySelector('.body').textContent"))
+    hears_nothing(reused, server)
+
+
+def test_no_letter_is_lost_and_pieces_make_no_difference(reused: Tab, server: PageServer) -> None:
+    marks = [
+        "*",
+        "**",
+        "_",
+        "__",
+        "`a",
+        "``b",
+        "[",
+        "](",
+        ")",
+        "<",
+        ">",
+        "\n",
+        "\n\n",
+        "\n- ",
+        "\n  - ",
+        "\n1. ",
+        "\n> ",
+        "\n# ",
+        "\\",
+        " ",
+    ]
+    random = Random(5)
+    for _ in range(6):
+        text = "".join(random.choice([*marks, *"abcdef"]) for _ in range(600))
+        told(reused, server, text)
+        in_pieces = reused.js("document.querySelector('.body').innerHTML")
+        letters = "document.querySelector('.body').textContent.replace(/[^a-f]/g, '')"
+        assert reused.js(letters) == re.sub("[^a-f]", "", text)
+        told(reused, server, text, piece=10_000)
+        assert reused.js("document.querySelector('.body').innerHTML") == in_pieces
+    hears_nothing(reused, server)
+
+
+HUGE = {
+    "line": "word " * 40_000,
+    "word": "a" * 200_000,
+    "list": "- item\n" * 4_000,
+    "brackets": "[" * 20_000,
+    "links": "[x](" + " " * 20_000 + "[x](https://ok.example " * 2_000,
+    "stars": "*a **b " * 10_000 + "*" * 10_000,
+    "backticks": "".join("`" * (number % 70) + "a" for number in range(3_000)),
+    "quotes": "> " * 10_000,
+    "bullets": "- " * 10_000,
+    "depth": "\n".join("  " * number + "- a" for number in range(400)),
+    "angles": "<http:" * 10_000,
+    "fences": "```\n" * 5_000,
+    "rules": "- " * 3_000 + "x\n" + "-" * 10_000 + " " * 10_000 + "x",
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_a_huge_answer_leaves_the_page_usable(reused: Tab, server: PageServer, name: str) -> None:
+    told(reused, server, HUGE[name], piece=4_000)
+    assert reused.js("document.documentElement.scrollWidth <= innerWidth")
+    hears_nothing(reused, server)
+
+
+def test_hostile_names_and_questions_stay_text(tab: Tab, server: PageServer) -> None:
+    name = f"<img src=x onerror={HIT}>\u202e"
+    metrics = {"base_loss": f"<b>{HIT}", "profile_loss": 2, "retention": None}
+    server.models = [{"id": f"base@{name}", "parent": "base", "zen": {"metrics": metrics}}, {"id": 7}, {}]
+    tab.open(server.url, "document.querySelector('#profiles .pick')")
+    tab.events.clear()
+    ask(tab, name)
+    settled(tab, 1)
+    for place in ("#profiles .name", "#conversations .name", ".question", ".answer h3", "#pick-0 option", "#title"):
+        assert HIT in tab.js(f"document.querySelector({place!r}).textContent")
+    assert tab.count("img, b") == 0
+    assert tab.count("#profiles li") == 1
+    server.answer = lambda body: Reply(f"<b>{HIT}</b>", 400)
+    ask(tab, "hi")
+    settled(tab, 2, "failed")
+    assert tab.count("b") == 0
+    assert HIT in tab.text(".answer .wrong p, .turn:last-child .wrong p")
+    assert not tab.of("Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+    assert tab.js("window.hit === undefined")
