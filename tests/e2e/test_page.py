@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from random import Random
 
+import httpx
 import pytest
 from browser import Browser, Tab, chromium, executable
 from page_server import PageServer, Reply, serve_page
@@ -603,3 +606,70 @@ def test_hostile_names_and_questions_stay_text(tab: Tab, server: PageServer) -> 
     assert HIT in tab.text(".answer .wrong p, .turn:last-child .wrong p")
     assert not tab.of("Page.javascriptDialogOpening", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
     assert tab.js("window.hit === undefined")
+
+
+# What the page may do at all.
+
+
+def test_the_headers_allow_the_page_itself_and_nothing_else(server: PageServer) -> None:
+    page = httpx.get(server.url)
+    assert httpx.head(server.url).headers["content-security-policy"] == page.headers["content-security-policy"]
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    for name, value in (("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer")):
+        assert page.headers[name] == value
+    rules = dict(rule.strip().partition(" ")[::2] for rule in page.headers["content-security-policy"].split(";"))
+    assert rules.pop("img-src") == "data:"
+    assert rules.pop("connect-src") == "'self'"
+    for name, element in (("script-src", "script"), ("style-src", "style")):
+        (text,) = re.findall(rf"<{element}\b[^>]*>(.*?)</{element}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules.pop(name) == f"'sha256-{digest}'"
+    assert rules.pop("require-trusted-types-for") == "'script'"
+    assert rules == dict.fromkeys(
+        ("default-src", "base-uri", "form-action", "frame-ancestors", "trusted-types"), "'none'"
+    )
+    assert not re.search(r"""\son[a-z]+\s*=\s*["']|\sstyle\s*=\s*["']|https?://(?!www\.w3\.org/2000/svg)""", page.text)
+
+
+def test_nothing_is_refused_while_the_page_loads_and_answers(tab: Tab, server: PageServer) -> None:
+    tab.open(server.url, "document.querySelector('#profiles .pick')")
+    server.answer = lambda body: Reply(MARKDOWN)
+    tab.click("#compare")
+    ask(tab, "hi")
+    settled(tab, 2)
+    tab.click(".code button")
+    tab.wait("document.querySelector('.code button').innerText !== 'Copy'")
+    tab.click("#settings")
+    tab.press("Escape")
+    assert violations(tab) == []
+    assert not tab.of("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+    assert {one["request"]["url"] for one in tab.of("Network.requestWillBeSent")} - {server.url} == {
+        f"{server.url}v1/models",
+        f"{server.url}v1/chat/completions",
+    }
+
+
+ADD = "const add = (name, properties) => document.body.appendChild(Object.assign(document.createElement(name), properties));"
+ATTEMPTS = [
+    f"add('script', {{text: '{HIT}'}})",
+    f"document.body.innerHTML += '<img src=x onerror={HIT}>'",
+    f"document.body.setAttribute('onclick', '{HIT}'); document.body.click()",
+    f"new Function('{HIT}')()",
+    f"add('iframe', {{srcdoc: '<script>parent.{HIT}</script>'}})",
+    f"add('a', {{href: 'javascript:{HIT}'}}).click()",
+    "add('img', {src: '/health'})",
+    "add('style', {textContent: 'body { display: none }'})",
+    "add('form', {action: '/away'}).submit()",
+    "fetch('http://localhost:9/')",
+]
+
+
+def test_what_is_put_into_the_page_does_not_run(page: Tab, server: PageServer) -> None:
+    page.js("document.addEventListener('securitypolicyviolation', () => { window.stopped = true; })")
+    server.seen.clear()
+    for attempt in ATTEMPTS:
+        page.js(f"window.stopped = false; setTimeout(() => {{ {ADD} {attempt} }}); 0")
+        page.wait("window.stopped")
+        assert page.js("window.hit === undefined && getComputedStyle(document.body).display !== 'none'"), attempt
+    assert server.seen == []
+    assert page.js("location.href") == server.url
