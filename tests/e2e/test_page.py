@@ -8,12 +8,21 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from pathlib import Path
 from random import Random
 
 import httpx
 import pytest
 from browser import SHIFT, Browser, Tab, chromium, executable
 from page_server import PageServer, Reply, serve_page
+from served import listening
+
+from tests.unit.adapter.test_resident_set import profile_of
+from zen_mlx import ZenPersonalizationManager
+from zen_mlx.config import ServeOptions
+from zen_mlx.server.app import create_app
+from zen_mlx.server.guard import Guard
+from zen_mlx.server.keys import create_keys, read_keys
 
 CHROMIUM = executable()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt install chromium)")
@@ -884,3 +893,30 @@ def test_the_side_opens_over_a_narrow_page(page: Tab) -> None:
     assert page.js("document.querySelector('#pick-0').value") == "smollm2-135m@cynic"
     page.click("#new")
     page.wait("!document.querySelector('#side').checkVisibility()")
+
+
+def test_the_real_server_answers_the_page(tab: Tab, tiny_model: Path, tmp_path: Path) -> None:
+    manager = ZenPersonalizationManager(str(tiny_model), home=tmp_path / "home")
+    manager.store.save("cynic", profile_of(manager.base.model, "sign", 1))
+    options = ServeOptions(api_key_file=str(create_keys(tmp_path / "keys")), max_tokens=12)
+    keys = read_keys(tmp_path / "keys")
+    try:
+        with listening(Guard(create_app(manager.backend(streams=2), options), options, keys)) as url:
+            tab.open(f"{url}/", "document.querySelector('#key-dialog[open]')")
+            type_key(tab, (tmp_path / "keys").read_text().split()[-1])
+            tab.wait("document.querySelectorAll('#profiles .pick').length === 2")
+            tab.click("#compare")
+            tab.click("#settings")
+            tab.click("#temperature")
+            tab.type("0")
+            tab.press("Enter")
+            ask(tab, "hello")
+            settled(tab, 2)
+    finally:
+        manager.close()
+    base, cynic = tab.js("[...document.querySelectorAll('.answer .body')].map((one) => one.textContent)")
+    assert base != cynic
+    facts = tab.js("[...document.querySelectorAll('.answer .facts')].map((one) => one.innerText)")
+    assert all("12 tokens" in one and "cut at the most tokens allowed" in one for one in facts)
+    assert violations(tab) == []
+    assert tab.js("document.querySelector('#notice').hidden")
