@@ -20,7 +20,6 @@ COMMAND = "the command, and what it does"
 SHARED: Mapping[str, str] = {
     "chat": COMMAND,
     "compress": COMMAND,
-    "serve": "the command, and the table that measures it",
     "train": COMMAND,
     "closed_form": "what a delta becomes without training: of one tensor, and of a whole fine-tune",
     "errors": "our errors, and what the hub's become",
