@@ -32,7 +32,8 @@ from ..engine.decoding import render
 from ..engine.request import Request
 from ..errors import ZenError
 from ..events import Progress
-from ..format.read import read
+from ..format.read import read, read_header
+from ..format.spec import Facts
 from ..format.write import write
 from ..fsio import Json
 from ..interop.export_lora import write_adapter
@@ -58,7 +59,7 @@ class _Plain(NoText):
 
 
 def measure_peers(report: Progress) -> Json:
-    """ "processes": eight of them, computed from one. "servers": a row of `server_row` for mlx-lm's server and for this backend."""
+    """{"processes": eight of them, computed from one; "servers": `server_row` of mlx-lm's server and of this backend}."""
     report("one process a model", 0, 3)
     processes = _processes()
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
@@ -212,6 +213,9 @@ class _Files:
 
     def key(self, name: str) -> str:
         return name
+
+    def facts(self, name: str) -> Facts:
+        return read_header(self._files[name])
 
     def load(self, name: str) -> Resident:
         return Resident.from_profile(read(self._files[name]))
