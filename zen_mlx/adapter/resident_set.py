@@ -236,12 +236,12 @@ class ResidentSet:
 
     def keys(self) -> list[str]:
         """The profiles that rows may use, the least recently used first."""
-        return [key for key in self._members if self.ready(key)]
+        return [key for key, member in list(self._members.items()) if member.whole and not member.stale]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all slots, those not in use included."""
-        return sum(slots.nbytes for slots in self._slots.values())
+        return sum(slots.nbytes for slots in list(self._slots.values()))
 
     def close(self) -> None:
         """Give the model its own layers back."""

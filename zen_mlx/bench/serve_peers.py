@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 from urllib.error import URLError
@@ -59,7 +61,7 @@ class _Plain(NoText):
 
 
 def measure_peers(report: Progress) -> Json:
-    """{"processes": eight of them, computed from one; "servers": `server_row` of mlx-lm's server and of this backend}."""
+    """ "processes": eight of them, computed from one. "servers": the row of `server_row` of mlx-lm's server, then of ours."""
     report("one process a model", 0, 3)
     processes = _processes()
     with tempfile.TemporaryDirectory(prefix="zen-bench-") as folder:
@@ -118,30 +120,32 @@ def server_row(name: str, ask: Callable[[int, str], int]) -> Json:
     """Seconds of a request for 16 tokens, by what was asked before it; ask(profile, prompt) gives how many came.
 
     "new_s": a profile that was never asked for before; "same_s": the profile of the request before; "other_s": two
-    profiles in turn, both asked for before. Medians of three; every prompt is new.
+    profiles in turn, both asked for before; "eight_s": eight requests at once, of the two profiles in turn, until the last
+    has its answer. Medians of three; every prompt is new.
     """
-    count = 0
+    numbers = itertools.count(1)
 
-    def seconds(profile: int) -> float:
-        nonlocal count
-        count += 1
-        start = time.perf_counter()
-        tokens = ask(profile, f"Count from {count} to one hundred, and say nothing else.")
-        found = time.perf_counter() - start
-        if tokens != _ANSWER_TOKENS:
-            raise ZenError("an answer ended early", field=name, expected=_ANSWER_TOKENS, found=tokens)
-        return found
+    def seconds(*profiles: int) -> float:
+        asked = [f"Count from {next(numbers)} to one hundred, and say nothing else." for _ in profiles]
+        with ThreadPoolExecutor(len(profiles)) as pool:
+            start = time.perf_counter()
+            for tokens in pool.map(ask, profiles, asked):
+                if tokens != _ANSWER_TOKENS:
+                    raise ZenError("an answer ended early", field=name, expected=_ANSWER_TOKENS, found=tokens)
+            return time.perf_counter() - start
 
     seconds(0)
     new = seconds(1)
     same = [seconds(1) for _ in range(_REPEATS)]
     other = [seconds(index % 2) for index in range(2 * _REPEATS)]
+    eight = [seconds(*(index % 2 for index in range(MODELS))) for _ in range(_REPEATS)]
     return {
         "server": name,
         "tokens": _ANSWER_TOKENS,
         "new_s": new,
         "same_s": statistics.median(same),
         "other_s": statistics.median(other),
+        "eight_s": statistics.median(eight),
     }
 
 
@@ -235,7 +239,8 @@ def _backend(files: Sequence[Path]) -> Json:
     sampling = Sampling(max_tokens=_ANSWER_TOKENS, temperature=0.0)
 
     def ask(profile: int, prompt: str) -> int:
-        ids = render(backend.tokenizer, [{"role": "user", "content": prompt}])
+        with backend.tokenizing:
+            ids = render(backend.tokenizer, [{"role": "user", "content": prompt}])
         return sum(piece.tokens for piece in backend.open(Request(ids, str(profile), sampling)))
 
     with backend:

@@ -127,10 +127,10 @@ def _processes(found: dict[str, Any], rate: list[dict[str, Any]]) -> None:
 
 
 def _servers(rows: list[dict[str, Any]]) -> None:
-    heads = ("the one before", "in turn with another", "a new one")
-    title = f"One request for {rows[0]['tokens']} tokens, by its profile"
+    heads = ("the one before", "in turn with another", "a new one", "8 at once, 2 profiles")
+    title = f"Requests for {rows[0]['tokens']} tokens, by their profile"
     listing = _view.table("server", *heads, title=title, right=heads)
     for row in rows:
-        times = [_view.duration(row[key]) for key in ("same_s", "other_s", "new_s")]
+        times = [_view.duration(row[key]) for key in ("same_s", "other_s", "new_s", "eight_s")]
         listing.add_row(*map(_view.cell, [row["server"], *times]))
     _view.show(listing)

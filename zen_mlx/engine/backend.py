@@ -99,21 +99,23 @@ class Backend:
         finally:
             self._ready.set()
         try:
-            while not (scheduler.stopping and scheduler.idle):
-                self._take_tasks(scheduler)
+            while not scheduler.done:
+                self._take_tasks(scheduler, lambda: scheduler.idle and not scheduler.done)
                 scheduler.step()
         except BaseException as error:
-            self._failure = error
+            with self._opening:
+                self._failure = error
+            self._take_tasks(scheduler, lambda: False)
             scheduler.fail(error)
         self._ended.set()
         scheduler.close()
         _end_streams()
 
-    def _take_tasks(self, scheduler: Scheduler) -> None:
-        """Everything that was asked since the last step; waits for something when there is nothing to compute."""
+    def _take_tasks(self, scheduler: Scheduler, wait: Callable[[], bool]) -> None:
+        """Everything that was asked since the last step; waits for more as long as `wait` says so."""
         try:
             while True:
-                self._tasks.get(block=scheduler.idle and not scheduler.stopping)(scheduler)
+                self._tasks.get(block=wait())(scheduler)
         except queue.Empty:
             return
 
@@ -168,9 +170,9 @@ class Backend:
         key = "" if request.profile is None else self._profiles.key(request.profile)
         most = min(request.sampling.max_tokens, self.context - len(request.ids))
         request = replace(request, sampling=replace(request.sampling, max_tokens=most))
-        scheduler = self._alive()
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:
+            scheduler = self._alive()
             waiting = scheduler.queued + self._tasks.qsize()
             if waiting >= self._queue_limit:
                 raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
@@ -211,7 +213,8 @@ class Backend:
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""
-        self._closing = True
+        with self._opening:  # what was opened before this is in the queue before it
+            self._closing = True
         atexit.unregister(self.close)
         self._tasks.put(lambda scheduler: scheduler.stop(drain))
         self._thread.join(timeout)

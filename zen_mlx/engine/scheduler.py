@@ -56,8 +56,6 @@ class Scheduler:
         self._names: dict[str, str] = {}  # of profiles of which something may be kept, by key
         self._pinned: set[str] = set()  # names
         self._counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
-        self._kept: dict[str, Any] = {}
-        self._note_kept()
 
     @property
     def queued(self) -> int:
@@ -68,6 +66,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing is there to compute; what is waiting waits for a file."""
         return not len(self._batch) and not any(self._loading.values()) and (not self._waiting or self._blocked())
+
+    @property
+    def done(self) -> bool:
+        """It was told to stop, and everybody has an answer."""
+        return self.stopping and not self._waiting and not len(self._batch)
 
     def _blocked(self) -> bool:
         return all(stream.key in self._loading for stream in self._waiting)
@@ -85,9 +88,7 @@ class Scheduler:
             if old != key:
                 self.drop(old)
         self._names[key] = name
-        if not self._residents.ready(key):
-            self._residents.keep(key)
-            self._note_kept()
+        self._residents.keep(key)
 
     def cancel(self, stream: Stream) -> None:
         """End `stream` as interrupted, wherever it is."""
@@ -104,7 +105,6 @@ class Scheduler:
         for key in self._keys_of(name):
             if self._residents.ready(key):
                 self._residents.pin(key, pinned)
-        self._note_kept()
 
     def forget(self, name: str) -> None:
         """`drop` what is known by `name`."""
@@ -131,7 +131,6 @@ class Scheduler:
             self._turn(BASE_KEY)
         if key != self._attached and all(stream.key != key for _, stream in self._running.values()):
             self._names.pop(key, None)
-        self._note_kept()
 
     def _waiting_for(self, key: str) -> list[Stream]:
         return [stream for stream in self._waiting if stream.key == key]
@@ -164,7 +163,6 @@ class Scheduler:
         self._counts["completion_tokens"] += finish.completion_tokens
         failure = row.matcher.failure if row.matcher is not None else None
         stream.put(finish if failure is None else failure)
-        self._kept = {**self._kept, "cache_bytes": self._batch.caches.nbytes}
 
     def _end_waiting(self, stream: Stream, end: Finish | BaseException) -> None:
         self._waiting.remove(stream)
@@ -269,7 +267,6 @@ class Scheduler:
             del self._loading[key]
             if self._names.get(key) in self._pinned:
                 self._residents.pin(key)
-            self._note_kept()
 
     def fail(self, error: BaseException) -> None:
         """Tell everybody that decoding has ended with `error`."""
@@ -284,16 +281,15 @@ class Scheduler:
         self._residents.close()
 
     def stats(self) -> dict[str, Any]:
-        """Counts, for any thread."""
-        return {"running": len(self._running), "queued": self.queued, **self._kept, **self._counts}
-
-    def _note_kept(self) -> None:
-        """What other threads may know of things that change under their hands."""
-        ready = self._residents.keys()
-        self._kept = {
+        """Counts and names, for any thread."""
+        names, ready = self.names(), self._residents.keys()
+        return {
+            "running": len(self._running),
+            "queued": self.queued,
             "resident": len(ready),
-            "resident_names": sorted({self._names[key] for key in ready if key in self._names}),
-            "pinned_names": sorted(self._pinned),
+            "resident_names": sorted({names[key] for key in ready if key in names}),
+            "pinned_names": sorted(self._pinned.copy()),
             "resident_bytes": self._residents.nbytes,
             "cache_bytes": self._batch.caches.nbytes,
+            **self._counts,
         }
