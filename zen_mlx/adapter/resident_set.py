@@ -213,6 +213,11 @@ class ResidentSet:
         """Keep the profile however long it is not used."""
         self._members[key].pinned = pinned
 
+    def keep(self, key: str) -> None:
+        """Take back a `drop` that waits for the last row."""
+        if key in self._members:
+            self._members[key].stale = False
+
     def drop(self, key: str) -> None:
         """Let go of the profile: now, or when its last row ends. One that is not here is no error."""
         member = self._members.get(key)

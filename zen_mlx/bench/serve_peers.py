@@ -34,7 +34,8 @@ from ..engine.decoding import render
 from ..engine.request import Request
 from ..errors import ZenError
 from ..events import Progress
-from ..format.read import read
+from ..format.read import read, read_header
+from ..format.spec import Facts
 from ..format.write import write
 from ..fsio import Json
 from ..interop.export_lora import write_adapter
@@ -216,6 +217,9 @@ class _Files:
 
     def key(self, name: str) -> str:
         return name
+
+    def facts(self, name: str) -> Facts:
+        return read_header(self._files[name])
 
     def load(self, name: str) -> Resident:
         return Resident.from_profile(read(self._files[name]))
