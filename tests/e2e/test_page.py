@@ -41,7 +41,12 @@ Some **bold**, *italic* and `code`, see [a page](https://example.org/a?b=1).
 print("<b>")
 ```
 
-| a | b |
+| name | value |
+| :--- | ----: |
+| `a`  | **1** |
+| b    |
+
+| no | table |
 """
 
 
@@ -135,7 +140,7 @@ def test_an_answer_is_shown_as_markdown(page: Tab, server: PageServer) -> None:
     settled(page, 1)
     assert page.js("document.querySelector('.question').innerText").endswith("Say <b>something</b>\u2028")
     shape = page.js("[...document.querySelector('.answer .body').children].map((one) => one.localName)")
-    assert shape == ["h4", "p", "ol", "blockquote", "div", "p"]
+    assert shape == ["h4", "p", "ol", "blockquote", "div", "div", "p"]
     assert page.js("document.querySelector('.body ol > li:nth-child(2) > ul > li').innerText") == "below"
     assert page.js("document.querySelector('.body pre code').textContent") == 'print("<b>")'
     assert [page.text(f".body p {name}") for name in ("strong", "em", "code", "a")] == [
@@ -144,7 +149,10 @@ def test_an_answer_is_shown_as_markdown(page: Tab, server: PageServer) -> None:
         "code",
         "a page",
     ]
-    assert page.js("document.querySelector('.body').lastChild.innerText") == "| a | b |\nGrüße, 世界 🙂"
+    assert page.js("document.querySelector('.body').lastChild.innerText") == "| no | table |\nGrüße, 世界 🙂"
+    cells = "[...document.querySelectorAll('.body tr')].map((row) => [...row.cells].map((cell) => cell.innerHTML))"
+    assert page.js(cells) == [["name", "value"], ["<code>a</code>", "<strong>1</strong>"], ["b", ""]]
+    assert page.js("getComputedStyle(document.querySelector('.body td:last-child')).textAlign") == "end"
     assert page.js("document.querySelector('.answer h3').innerText") == "smollm2-135m"
     assert page.js("document.title").startswith("Say <b>something</b>")
     (asked,) = server.asked
@@ -394,7 +402,7 @@ def test_thoughts_are_no_part_of_the_answer(reused: Tab, server: PageServer) -> 
 
 # Hostile texts. HIT would be set by anything that runs.
 
-ALLOWED = "h4 h5 h6 p ul ol li blockquote hr a strong em code pre div span button svg use"
+ALLOWED = "h4 h5 h6 p ul ol li blockquote hr a strong em code pre table thead tbody tr th td div span button svg use"
 HIT = "window.hit=1"
 LINKS = [
     f"{name}:{HIT}"
@@ -453,6 +461,8 @@ FENCES = [
     "**_`[*](",
     "[a](b [c](https://ok.example [d](<https://ok.example",
     "\\",
+    f"| a | {HIT} |\n|---|---|\n| <script>{HIT}</script> | b | c | d\n|\n||||||\n| \\| `|` |\n> | x |",
+    "a|b\n-|-\n-|-\nc|d\n| - |\n|:-:|\n",
     "> - > - > - > - > - > - > - > - deep\n1. - 2) * + 3.\n#\n####### seven\n---\n***\n- - -",
     "\x00\x01\x7f\ufeff\ufffd\ufffe\U0010ffff\u2028\u2029\u200b\u0300" + "\u0301" * 200,
 ]
@@ -583,6 +593,8 @@ HUGE = {
     "quotes": "> " * 10_000,
     "bullets": "- " * 10_000,
     "depth": "\n".join("  " * number + "- a" for number in range(400)),
+    "table": "|a|b|c|\n|-|-|-|\n" + "|x|**y**|[z](https://ok.example)|\n" * 1_000,
+    "bars": "|" * 50_000 + "\n" + "|-" * 25_000 + "\n" + "|a|\n|-|\n" * 1_000 + "|-" * 20_000,
     "angles": "<http:" * 10_000,
     "fences": "```\n" * 5_000,
     "rules": "- " * 3_000 + "x\n" + "-" * 10_000 + " " * 10_000 + "x",
