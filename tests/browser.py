@@ -111,6 +111,15 @@ class Tab:
         self.call("Page.navigate", url=url)
         self.wait(f"location.href.startsWith({json.dumps(url)}) && {ready}")
 
+    def forget(self) -> None:
+        """Leaves the page, and what it stored."""
+        if self.js("location.protocol") != "about:":
+            self.js("sessionStorage.clear(), localStorage.clear()")
+        self.call("Page.navigate", url="about:blank")
+        self.call("Emulation.setEmulatedMedia", features=[])
+        self.resize(1280)
+        self.events.clear()
+
     def js(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression, awaited."""
         done = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
@@ -180,7 +189,9 @@ def chromium(path: str) -> Iterator[Browser]:
     """A Chromium until the end of the block. path: of its executable."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         command = [path, *FLAGS, f"--user-data-dir={folder}"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             with connect(_address(Path(folder) / "DevToolsActivePort", process), max_size=None) as connection:
                 yield Browser(connection)
