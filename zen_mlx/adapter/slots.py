@@ -18,6 +18,7 @@ from ..kernels.dispatch import Operand
 Parts = tuple[Operand, ...]
 Form = Hashable
 _KEPT = 16  # batches whose slots are remembered
+_SPARE = 32  # a full stack grows by this part of itself: room that nobody uses is memory that nobody has
 
 
 def form_of(parts: Any) -> Form:
@@ -130,7 +131,8 @@ class Stack:
 
     @property
     def _next_capacity(self) -> int:
-        return min(max(1, 2 * self.capacity), max(self.most, self.capacity + 1))
+        more = max(1, self.capacity // _SPARE)
+        return min(self.capacity + more, max(self.most, self.capacity + 1))
 
     def _grow(self) -> None:
         capacity = self._next_capacity
