@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from zen_mlx.config import SEEDS
 from zen_mlx.engine.request import Finish, Piece, Request, TokenLogprob
 from zen_mlx.errors import InputError, ProfileNotFoundError, QueueFull
+from zen_mlx.format.spec import Facts
 
 TOOL_TEMPLATE = (
     "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
@@ -84,6 +85,18 @@ class CannedBackend:
 
     def profiles(self) -> list[str]:
         return list(self.names)
+
+    def facts(self, name: str) -> Facts:
+        if name not in self.names:
+            raise ProfileNotFoundError(f"no profile {name}", path="/secret/place")
+        metrics = {"base_loss": 3.5, "profile_loss": float("nan"), "note": "text"}
+        return Facts(target_count=800, model_count=900, file_bytes=100, metrics=metrics)
+
+    def pin(self, name: str, pinned: bool = True) -> None:
+        self.facts(name)
+
+    def forget(self, name: str) -> None:
+        """Nothing is kept."""
 
     def stats(self) -> dict[str, Any]:
         running = sum(stream.finish is None for stream in self.given)

@@ -205,11 +205,14 @@ class Server:
 
 @contextlib.contextmanager
 def running(
-    options: dict[str, Any] | None = None, command: list[str] | None = None, ready: bool = True
+    options: dict[str, Any] | None = None,
+    command: list[str] | None = None,
+    ready: bool = True,
+    environment: dict[str, str] | None = None,
 ) -> Iterator[Server]:
     """A server on a free port, killed at the end if it still runs. ready: wait until it listens."""
     arguments = command or [*SELF, json.dumps({"port": 0, **(options or {})})]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     server = Server(process, 0)
 
     def read() -> None:

@@ -143,8 +143,7 @@ def _talk(room: Path) -> None:
         terminal.send("/save chat.json\r")
         terminal.expect("saved to")
         terminal.expect("sign>")
-        terminal.send("\x04")
-        terminal.wait()
+        terminal.leave()
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def test_the_chat_history_is_read_and_goes_on(room: Path) -> None:
         while not (room / "chat.json").exists():
             assert time.monotonic() < end
             time.sleep(0.02)
-        terminal.send("\x04")
-        terminal.wait()
+        terminal.leave()
     assert path.read_text() == kept  # a line that is typed twice in a row is kept once
 
 

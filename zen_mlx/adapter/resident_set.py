@@ -213,6 +213,11 @@ class ResidentSet:
         """Keep the profile however long it is not used."""
         self._members[key].pinned = pinned
 
+    def keep(self, key: str) -> None:
+        """Take back a `drop` that waits for the last row."""
+        if key in self._members:
+            self._members[key].stale = False
+
     def drop(self, key: str) -> None:
         """Let go of the profile: now, or when its last row ends. One that is not here is no error."""
         member = self._members.get(key)
@@ -231,12 +236,12 @@ class ResidentSet:
 
     def keys(self) -> list[str]:
         """The profiles that rows may use, the least recently used first."""
-        return [key for key in self._members if self.ready(key)]
+        return [key for key, member in list(self._members.items()) if member.whole and not member.stale]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all slots, those not in use included."""
-        return sum(slots.nbytes for slots in self._slots.values())
+        return sum(slots.nbytes for slots in list(self._slots.values()))
 
     def close(self) -> None:
         """Give the model its own layers back."""

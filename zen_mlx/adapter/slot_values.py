@@ -45,7 +45,7 @@ class SlotValues:
 
     @property
     def nbytes(self) -> int:
-        return sum(value.nbytes for value in self._values.values())
+        return sum(value.nbytes for value in list(self._values.values()))
 
 
 @dataclass(frozen=True)
@@ -137,4 +137,4 @@ class SlotWords:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for words in self._own.values() for array in words.arrays)
+        return sum(array.nbytes for words in list(self._own.values()) for array in words.arrays)

@@ -197,7 +197,7 @@ class LayerSlots:
 
     @property
     def nbytes(self) -> int:
-        return sum(stack.nbytes for stack in self._stacks.values())
+        return sum(stack.nbytes for stack in list(self._stacks.values()))
 
 
 def _live(stack: Stack, handles: tuple[int, ...]) -> Live | None:

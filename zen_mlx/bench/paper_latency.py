@@ -94,13 +94,13 @@ def _memory(base: Path, profile: Path, mode: str) -> dict[str, int]:
     model = load_model(base)
     size = sum(array.nbytes for array in leaves(model))
     _forget_peak()
-    before = _resident()
+    before = resident_set_bytes()
     attach(model, Resident.from_profile(read(profile)), mode)
     mx.eval(model.parameters())
     return {
         "base_bytes": size,
         "peak_growth_bytes": max(0, _peak() - before),
-        "growth_bytes": max(0, _resident() - before),
+        "growth_bytes": max(0, resident_set_bytes() - before),
     }
 
 
@@ -117,7 +117,8 @@ def _status(field: str) -> int | None:
     return None if found is None else 1024 * int(found[1])
 
 
-def _resident() -> int:
+def resident_set_bytes() -> int:
+    """This process's resident set now (Linux), else its peak so far."""
     found = _status("VmRSS")
     return _peak() if found is None else found
 

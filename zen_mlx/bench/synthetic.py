@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -11,10 +12,14 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen3
 
 from ..adapter.attach import model_count, target_count, targets
+from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.pack import words
-from ..codec.parts import SignPart
+from ..codec.parts import Part, SignPart
 from ..format.spec import DeltaTensor, Profile
 from ..fsio import Json
+
+Groups = Sequence[tuple[int, int]]
+"""Of a factor: (bits, rank) of each group."""
 
 QWEN3_4B: Json = {
     "model_type": "qwen3",
@@ -90,25 +95,77 @@ def random_profile(model: nn.Module, name: str, seed: int, scale: str = "row", a
     """A one-plane profile of every target of `model`: random signs, constant f16 scales of kind tensor, row, col or
     rowcol."""
     rng = np.random.default_rng(seed)
-    tensors = {}
-    for target, shape in targets(model).items():
-        *lead, n, k = shape
-        bits = np.frombuffer(rng.bytes(4 * int(np.prod([*lead, n, words(k)]))), np.uint32).reshape(*lead, n, words(k))
-        if k % 32:
-            bits = bits.copy()
-            bits[..., -1] &= (1 << k % 32) - 1
-        axes: dict[str, list[tuple[int, ...]]] = {"tensor": [()], "row": [(n,)], "col": [(k,)], "rowcol": [(n,), (k,)]}
-        values = (amplitude, 1.0)
-        scales = tuple(np.full((*lead, *dims), v, np.float16) for dims, v in zip(axes[scale], values, strict=False))
-        tensors[target] = DeltaTensor(shape, (SignPart(scale, None, bits, scales),))
+    parts = {target: sign_part(rng, shape, scale, amplitude) for target, shape in targets(model).items()}
+    return _profile(model, name, seed, parts)
+
+
+def random_factors(
+    model: nn.Module, name: str, seed: int, groups: Mapping[str, Groups], amplitude: float = 1e-4
+) -> Profile:
+    """A profile of low rank: random codes of `groups`[target], steps that make the delta's entries about `amplitude`."""
+    rng = np.random.default_rng(seed)
+    shapes = targets(model)
+    parts = {target: factor_part(rng, shapes[target], found, amplitude) for target, found in groups.items()}
+    return _profile(model, name, seed, parts)
+
+
+def sign_part(rng: np.random.Generator, shape: tuple[int, ...], scale: str, amplitude: float = 1e-4) -> SignPart:
+    """Random signs of a delta of `shape`, constant f16 scales."""
+    *lead, n, k = shape
+    axes: dict[str, list[tuple[int, ...]]] = {"tensor": [()], "row": [(n,)], "col": [(k,)], "rowcol": [(n,), (k,)]}
+    values = (amplitude, 1.0)
+    bits = _random_words(rng, (*lead, n), k)
+    scales = tuple(np.full((*lead, *dims), v, np.float16) for dims, v in zip(axes[scale], values, strict=False))
+    return SignPart(scale, None, bits, scales)
+
+
+def factor_part(
+    rng: np.random.Generator, shape: tuple[int, ...], groups: Groups, amplitude: float = 1e-4
+) -> FactorPart:
+    """Random codes of 2, 4 or 8 bits: `groups` are (bits, rank), bits falling."""
+    *lead, n, k = shape
+    found = []
+    for bits, rank in groups:
+        step = (amplitude / rank**0.5 / ((4**bits - 1) / 12)) ** 0.5
+        sides = [
+            FactorSide(np.full((*lead, rank), step, np.float16), _random_words(rng, (*lead, rank), size * bits))
+            for size in (n, k)
+        ]
+        found.append(FactorGroup(bits, None, *sides))
+    return FactorPart(None, None, tuple(found))
+
+
+def _random_words(rng: np.random.Generator, lead: tuple[int, ...], bits: int) -> np.ndarray:
+    """u32 [*lead, ceil(bits / 32)] of that many random bits, then 0."""
+    found = np.frombuffer(rng.bytes(4 * int(np.prod([*lead, words(bits)]))), np.uint32).reshape(*lead, words(bits))
+    if bits % 32:
+        found = found.copy()
+        found[..., -1] &= (1 << bits % 32) - 1
+    return found
+
+
+def _profile(model: nn.Module, name: str, seed: int, parts: Mapping[str, Part]) -> Profile:
+    shapes = targets(model)
     return Profile(
         info={"name": name, "method": "random"},
         base={"model": "random", "verified": False},
         metrics={"seed": seed},
         target_count=target_count(model),
         model_count=model_count(model),
-        tensors=tensors,
+        tensors={target: DeltaTensor(shapes[target], (part,)) for target, part in parts.items()},
     )
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """A model of its own over the arrays of `model`, one of mlx-lm's."""
+    kind: Any = type(model)
+    made = kind(model.args)
+    packed = [module for _, module in model.named_modules() if isinstance(module, nn.QuantizedLinear)]
+    if packed:
+        nn.quantize(made, packed[0].group_size, packed[0].bits)
+    made.update(model.parameters())
+    made.eval()
+    return cast(nn.Module, made)
 
 
 def leaves(model: nn.Module) -> list[mx.array]:

@@ -35,6 +35,12 @@ def _paper(options: Options, report: Progress) -> Json:
     return measure(options, report)
 
 
+def _serve(options: Options, report: Progress) -> Json:
+    from .serve_table import measure
+
+    return measure(options, report)
+
+
 def _plot_kernels(document: Json, file: Path) -> None:
     from .kernel_times import plot_kernels
 
@@ -47,13 +53,24 @@ def _plot_paper(document: Json, file: Path) -> None:
     plot(document["tables"]["paper"], file)
 
 
+def _plot_serve(document: Json, file: Path) -> None:
+    from .serve_table import plot
+
+    plot(document, file)
+
+
 TABLES: dict[str, Callable[[Options, Progress], Json]] = {
     "kernels": _kernels,
     "switch": _switch,
     "encode": _encode,
     "paper": _paper,
+    "serve": _serve,
 }
-PLOTS: dict[str, Callable[[Json, Path], None]] = {"kernels": _plot_kernels, "paper": _plot_paper}
+PLOTS: dict[str, Callable[[Json, Path], None]] = {
+    "kernels": _plot_kernels,
+    "paper": _plot_paper,
+    "serve": _plot_serve,
+}
 
 
 def choose(names: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import _paper_view, _view
+from . import _paper_view, _serve_view, _view
 
 
 def show(document: dict[str, Any]) -> None:
@@ -123,4 +123,5 @@ VIEWS: dict[str, Callable[[dict[str, Any]], None]] = {
     "switch": _switch,
     "encode": _paper_view.show_encode,
     "paper": _paper_view.show_paper,
+    "serve": _serve_view.show_serve,
 }

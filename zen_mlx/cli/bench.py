@@ -64,12 +64,12 @@ def bench(
     plot: Annotated[Path | None, typer.Option(metavar="DIR", help="Draw each table that has a plot there.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure this machine: kernels, switching, encoding, and the whitepaper's tables.
+    """Measure this machine: kernels, switching, encoding, the whitepaper's tables, and serving.
 
     Models have random weights of real dimensions. kernels: every sign kernel of this backend against what it rides on,
     then whole models. switch: switching and loading profiles, 5 GB of memory. encode: two random checkpoints on disk to
-    a profile, beside reading them. paper: the whitepaper's tables, with its own numbers; 6.2 needs --finetune. Other
-    work on the machine shows in the numbers.
+    a profile, beside reading them. paper: the whitepaper's tables, with its own numbers; 6.2 needs --finetune. serve: many
+    profiles in one batch, by number of streams, and their memory. Other work on the machine shows in the numbers.
 
     Examples:
 
@@ -80,6 +80,7 @@ def bench(
       zen bench switch --json
       zen bench encode --layers 36
       zen bench paper --finetune cynic-finetune --plot plots
+      zen bench serve --plot plots
     """
     names = registry.choose(tables or [])
     options = Options(

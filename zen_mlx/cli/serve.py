@@ -138,7 +138,7 @@ def _start(options: ServeOptions, model: str | None) -> Start:
         )
         count = len(backend.profiles())
         _view.notice(f"{manager.model_name} with {count} profile{'' if count == 1 else 's'}; Ctrl-C ends the server")
-        return create_app(backend, options), backend
+        return create_app(backend, options, manager), backend
 
     return start
 

@@ -1,1 +1,1 @@
-"""Decoding: one prompt, or a conversation with a KV cache."""
+"""Decoding: one engine for one answer and for many, conversations, and a backend for apps."""

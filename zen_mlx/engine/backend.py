@@ -7,9 +7,11 @@ waits in a queue until its profile is resident and a row is free, then joins the
 from __future__ import annotations
 
 import atexit
+import functools
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, QueueFull, ZenError
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     from ..adapter.resident import Resident
+    from ..format.spec import Facts
 
 _RETRY_S = 2.0
+_WATCH_S = 2.0  # between two looks at the files of the profiles that are kept
 
 
 class Profiles(Protocol):
@@ -33,6 +37,9 @@ class Profiles(Protocol):
 
     def key(self, name: str) -> str:
         """The digest of a profile's file. ProfileNotFoundError, or what keeps it from being used with this base."""
+
+    def facts(self, name: str) -> Facts:
+        """What the file says of the profile; errors as `key`."""
 
     def load(self, name: str) -> Resident:
         """Read and check the file."""
@@ -63,6 +70,7 @@ class Backend:
         self._tasks: queue.SimpleQueue[Callable[[Scheduler], None]] = queue.SimpleQueue()
         self._opening = threading.Lock()
         self._closing = False
+        self._ended = threading.Event()
         self._reading = threading.Lock()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -74,6 +82,7 @@ class Backend:
         self._ready.wait()
         if self._failure is not None:
             raise self._failure
+        threading.Thread(target=self._watch, args=(self._scheduler,), name="zen-watch", daemon=True).start()
 
     def _run(self, make: Callable[[], tuple[Any, TokenizerWrapper]]) -> None:
         from .decoding import context_length
@@ -90,20 +99,23 @@ class Backend:
         finally:
             self._ready.set()
         try:
-            while not (scheduler.stopping and scheduler.idle):
-                self._take_tasks(scheduler)
+            while not scheduler.done:
+                self._take_tasks(scheduler, lambda: scheduler.idle and not scheduler.done)
                 scheduler.step()
         except BaseException as error:
-            self._failure = error
+            with self._opening:
+                self._failure = error
+            self._take_tasks(scheduler, lambda: False)
             scheduler.fail(error)
+        self._ended.set()
         scheduler.close()
         _end_streams()
 
-    def _take_tasks(self, scheduler: Scheduler) -> None:
-        """Everything that was asked since the last step; waits for something when there is nothing to compute."""
+    def _take_tasks(self, scheduler: Scheduler, wait: Callable[[], bool]) -> None:
+        """Everything that was asked since the last step; waits for more as long as `wait` says so."""
         try:
             while True:
-                self._tasks.get(block=scheduler.idle and not scheduler.stopping)(scheduler)
+                self._tasks.get(block=wait())(scheduler)
         except queue.Empty:
             return
 
@@ -114,7 +126,7 @@ class Backend:
             found: Any
             try:
                 with self._reading:
-                    found = self._profiles.load(name)
+                    found = self._read(name)
             except BaseException as error:
                 found = error
             _end_streams()
@@ -122,8 +134,32 @@ class Backend:
 
         threading.Thread(target=work, name="zen-profile", daemon=True).start()
 
+    def _read(self, name: str) -> Resident:
+        """The profile as its file is now; its digest is its key."""
+        while True:
+            key = self._profiles.key(name)
+            resident = self._profiles.load(name)
+            if self._profiles.key(name) == key:
+                return replace(resident, digest=key)
+
+    def _watch(self, scheduler: Scheduler) -> None:
+        """Let go of profiles whose file was replaced or removed, by whomever."""
+        while not self._ended.wait(_WATCH_S):
+            for key, name in scheduler.names().items():
+                if self._key_now(name) != key:
+                    self._tasks.put(functools.partial(Scheduler.drop, key=key))
+
+    def _key_now(self, name: str) -> str | None:
+        try:
+            return self._profiles.key(name)
+        except (ZenError, OSError):
+            return None
+
     def open(self, request: Request) -> Stream:
-        """Queue `request`. ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull."""
+        """Queue `request`; its answer ends where the context does.
+
+        ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull.
+        """
         if len(request.ids) >= self.context:
             raise InputError(
                 "the prompt is longer than the model's context",
@@ -132,9 +168,11 @@ class Backend:
                 found=f"{len(request.ids)} tokens",
             )
         key = "" if request.profile is None else self._profiles.key(request.profile)
-        scheduler = self._alive()
+        most = min(request.sampling.max_tokens, self.context - len(request.ids))
+        request = replace(request, sampling=replace(request.sampling, max_tokens=most))
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:
+            scheduler = self._alive()
             waiting = scheduler.queued + self._tasks.qsize()
             if waiting >= self._queue_limit:
                 raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
@@ -152,13 +190,20 @@ class Backend:
         """Names of the profiles of this base."""
         return self._profiles.names()
 
+    def facts(self, name: str) -> Facts:
+        """What its file says of a profile. ProfileNotFoundError, or what keeps it from being used with this base."""
+        return self._profiles.facts(name)
+
     def pin(self, name: str, pinned: bool = True) -> None:
-        """Keep a profile resident from its next use on, or no longer."""
-        key = self._profiles.key(name)
-        self._tasks.put(lambda scheduler: scheduler.pin(key, pinned))
+        """Keep a profile resident from its next use on, or no longer; one that replaces it, too."""
+        self._profiles.key(name)
+        self._tasks.put(lambda scheduler: scheduler.pin(name, pinned))
 
     def forget(self, name: str) -> None:
-        """Let go of what is kept of a profile that was removed or replaced; answers that it began go on to their end."""
+        """Let go of what is kept of a profile; answers that it began go on to their end.
+
+        A profile whose file was removed or replaced is let go without it, within seconds.
+        """
         self._tasks.put(lambda scheduler: scheduler.forget(name))
 
     def stats(self) -> dict[str, Any]:
@@ -168,7 +213,8 @@ class Backend:
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""
-        self._closing = True
+        with self._opening:  # what was opened before this is in the queue before it
+            self._closing = True
         atexit.unregister(self.close)
         self._tasks.put(lambda scheduler: scheduler.stop(drain))
         self._thread.join(timeout)

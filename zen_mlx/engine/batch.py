@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from ..kernels.dispatch import backend
 from .constraints import logits_processor
 from .prompt_cache import PromptCaches
 from .request import Finish, Piece, Request
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 
 BASE = -1
 BASE_KEY = ""  # of the base's prompt caches
-PREFILL_TOKENS = 512  # prompt tokens of a row between two steps
+PREFILL_TOKENS = {
+    "cpu": 128,
+    "metal": 512,
+    "cuda": 512,
+}  # of a prompt between two steps: as fast as more, and others wait less
 DEFAULT_STREAMS = 32
 _PREFILL_ROWS = 8
 
@@ -81,7 +86,7 @@ class Batch:
             stop_tokens=[[int(token)] for token in tokenizer.eos_token_ids],
             completion_batch_size=streams,
             prefill_batch_size=min(_PREFILL_ROWS, streams),
-            prefill_step_size=PREFILL_TOKENS,
+            prefill_step_size=PREFILL_TOKENS[backend()],
         )
         self._generator.close()  # gives back the wired limit that it raised
         self._generator._old_wired_limit = None

@@ -55,4 +55,4 @@ class PromptCaches:
 
     @property
     def nbytes(self) -> int:
-        return sum(int(kept.nbytes) for kept in self._kept.values())
+        return sum(int(kept.nbytes) for kept in list(self._kept.values()))

@@ -52,9 +52,9 @@ class Scheduler:
         self._loading: dict[str, Iterator[None] | None] = {}  # None: its file is being read
         self._read: dict[str, Resident] = {}  # read, without room yet
         self._alone: dict[str, Resident] = {}  # of the waiting, that cannot share a batch
-        self._names: dict[str, set[str]] = {}
         self._attached: str | None = None
-        self._pinned: set[str] = set()
+        self._names: dict[str, str] = {}  # of profiles of which something may be kept, by key
+        self._pinned: set[str] = set()  # names
         self._counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
 
     @property
@@ -67,6 +67,11 @@ class Scheduler:
         """Nothing is there to compute; what is waiting waits for a file."""
         return not len(self._batch) and not any(self._loading.values()) and (not self._waiting or self._blocked())
 
+    @property
+    def done(self) -> bool:
+        """It was told to stop, and everybody has an answer."""
+        return self.stopping and not self._waiting and not len(self._batch)
+
     def _blocked(self) -> bool:
         return all(stream.key in self._loading for stream in self._waiting)
 
@@ -75,7 +80,15 @@ class Scheduler:
         self._counts["requests"] += 1
         self._waiting.append(stream)
         if stream.key:
-            self._names.setdefault(stream.request.profile or "", set()).add(stream.key)
+            self._know(stream.key, stream.request.profile or "")
+
+    def _know(self, key: str, name: str) -> None:
+        """`key` is what `name` is now; what was known by that name goes."""
+        for old in self._keys_of(name):
+            if old != key:
+                self.drop(old)
+        self._names[key] = name
+        self._residents.keep(key)
 
     def cancel(self, stream: Stream) -> None:
         """End `stream` as interrupted, wherever it is."""
@@ -86,21 +99,41 @@ class Scheduler:
                 self._batch.cancel(row)
                 self._finish(row)
 
-    def pin(self, key: str, pinned: bool) -> None:
-        """Keep a profile however long it is not used."""
-        (self._pinned.add if pinned else self._pinned.discard)(key)
-        if self._residents.ready(key):
-            self._residents.pin(key, pinned)
+    def pin(self, name: str, pinned: bool) -> None:
+        """Keep the profile of this name however long it is not used."""
+        (self._pinned.add if pinned else self._pinned.discard)(name)
+        for key in self._keys_of(name):
+            if self._residents.ready(key):
+                self._residents.pin(key, pinned)
 
     def forget(self, name: str) -> None:
-        """Drop the profiles that were known by `name`, once their rows have ended, and their prompt caches."""
-        for key in self._names.pop(name, set()):
-            work = self._loading.get(key)
-            if work is not None:
-                del self._loading[key]
-            self._read.pop(key, None)
-            self._residents.drop(key)
-            self._batch.caches.drop(key)
+        """`drop` what is known by `name`."""
+        for key in self._keys_of(name):
+            self.drop(key)
+
+    def _keys_of(self, name: str) -> list[str]:
+        return [key for key, known in self._names.items() if known == name]
+
+    def names(self) -> dict[str, str]:
+        """Names of the profiles of which something may be kept, by key; for any thread."""
+        return dict(self._names)
+
+    def drop(self, key: str) -> None:
+        """Let go of a profile once its rows have ended, and of its prompt caches; not while requests wait for it."""
+        if self._waiting_for(key):
+            return
+        if self._loading.get(key) is not None:
+            del self._loading[key]
+        self._read.pop(key, None)
+        self._residents.drop(key)
+        self._batch.caches.drop(key)
+        if key == self._attached:
+            self._turn(BASE_KEY)
+        if key != self._attached and all(stream.key != key for _, stream in self._running.values()):
+            self._names.pop(key, None)
+
+    def _waiting_for(self, key: str) -> list[Stream]:
+        return [stream for stream in self._waiting if stream.key == key]
 
     def stop(self, drain: bool) -> None:
         """Take no more; without `drain` end what is open."""
@@ -134,6 +167,10 @@ class Scheduler:
     def _end_waiting(self, stream: Stream, end: Finish | BaseException) -> None:
         self._waiting.remove(stream)
         stream.put(end)
+        if not self._waiting_for(stream.key):
+            self._read.pop(stream.key, None)
+            if stream.key != self._attached:
+                self._alone.pop(stream.key, None)
 
     def _admit(self) -> None:
         """In the order in which they came, as far as rows and slots go."""
@@ -162,7 +199,7 @@ class Scheduler:
         self._batch.settle()
         detach(self._model)
         self._residents.close()
-        if self._attached is not None and all(each.key != self._attached for each in self._waiting):
+        if self._attached is not None and not self._waiting_for(self._attached):
             del self._alone[self._attached]
         self._attached = wanted
         if wanted is not None:
@@ -187,12 +224,17 @@ class Scheduler:
     def _was_read(self, key: str, found: Resident | BaseException) -> None:
         del self._loading[key]
         if isinstance(found, BaseException):
-            for stream in [each for each in self._waiting if each.key == key]:
+            for stream in self._waiting_for(key):
                 self._end_waiting(stream, found)
-        elif self._residents.why_alone(found) is not None:
-            self._alone[key] = found
-        else:
-            self._read[key] = found
+            return
+        if found.digest not in (None, key):  # replaced after it was asked for: those who wait get what is there now
+            old, key = key, str(found.digest)
+            for stream in self._waiting_for(old):
+                stream.key = key
+                self._know(key, stream.request.profile or "")
+        if not self._waiting_for(key) or key in self._loading or self._residents.ready(key):
+            return
+        (self._read if self._residents.why_alone(found) is None else self._alone)[key] = found
 
     def _place(self, key: str) -> bool:
         """Begin to write the slots of a profile that was read; False: there is no room yet."""
@@ -206,25 +248,25 @@ class Scheduler:
         return True
 
     def _no_room(self, key: str, nbytes: int) -> None:
-        del self._read[key]
         error = MemoryLimitError(
             "the profile does not fit beside those that are pinned", expected=self._residents.max_bytes, found=nbytes
         )
-        for stream in [each for each in self._waiting if each.key == key]:
+        for stream in self._waiting_for(key):
             self._end_waiting(stream, error)
 
     def _write_slots(self) -> None:
         """Go on with the profiles that get their slots, for a moment when rows are waiting for their next token."""
-        until = time.perf_counter() + _BETWEEN_S
-        for key, work in list(self._loading.items()):
-            if work is None:
-                continue
-            self._batch.settle()
+        writing = [(key, work) for key, work in self._loading.items() if work is not None]
+        if not writing:
+            return
+        self._batch.settle()
+        until = time.perf_counter() + _BETWEEN_S  # the step in flight may have taken longer than that
+        for key, work in writing:
             for _ in work:
                 if self._running and time.perf_counter() > until:
                     return
             del self._loading[key]
-            if key in self._pinned:
+            if self._names.get(key) in self._pinned:
                 self._residents.pin(key)
 
     def fail(self, error: BaseException) -> None:
@@ -240,11 +282,14 @@ class Scheduler:
         self._residents.close()
 
     def stats(self) -> dict[str, Any]:
-        """Counts, for any thread."""
+        """Counts and names, for any thread."""
+        names, ready = self.names(), self._residents.keys()
         return {
             "running": len(self._running),
             "queued": self.queued,
-            "resident": len(self._residents.keys()),
+            "resident": len(ready),
+            "resident_names": sorted({names[key] for key in ready if key in names}),
+            "pinned_names": sorted(self._pinned.copy()),
             "resident_bytes": self._residents.nbytes,
             "cache_bytes": self._batch.caches.nbytes,
             **self._counts,

@@ -6,67 +6,22 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
-from ..adapter.resident import Resident
 from ..adapter.resident_set import DEFAULT_MOST
 from ..base.build import build
-from ..base.loaded import Base, check_tokenizer
+from ..base.loaded import Base
 from ..config import Sampling
-from ..errors import ZenError
-from ..format.spec import Header, Profile
 from .backend import Backend
 from .batch import DEFAULT_STREAMS
 from .constraints import Constraints
 from .decoding import Message, prompt_ids, render
 from .prompt_cache import DEFAULT_MAX_BYTES
 from .request import Grammar, Request
+from .stored_profiles import StoredProfiles
 from .stream import Stream
 
 DEFAULT_QUEUE = 64
-
-
-class _Store(Protocol):
-    def headers(self) -> list[tuple[str, Header | ZenError]]: ...
-    def header(self, name: str) -> Header: ...
-    def load(self, name: str) -> Profile: ...
-
-
-class StoredProfiles:
-    """`backend.Profiles` of a store, for one base."""
-
-    def __init__(self, store: _Store, base: Base) -> None:
-        self._store = store
-        self._base = base
-
-    def names(self) -> list[str]:
-        """The profiles that belong to the base."""
-        found = []
-        for name, header in self._store.headers():
-            if not isinstance(header, ZenError) and self._belongs(name, header):
-                found.append(name)
-        return found
-
-    def _belongs(self, name: str, header: Header) -> bool:
-        try:
-            self._check(name, header)
-        except ZenError:
-            return False
-        return True
-
-    def _check(self, name: str, header: Header) -> None:
-        self._base.check(header.base, name)
-        check_tokenizer(self._base.info, header.base, name)
-
-    def key(self, name: str) -> str:
-        """The digest of the file, or its path and size for one without."""
-        header = self._store.header(name)
-        self._check(name, header)
-        return header.sha256 or f"{header.path}:{header.file_bytes}"
-
-    def load(self, name: str) -> Resident:
-        """The whole file, checked."""
-        return Resident.from_profile(self._store.load(name))
 
 
 class Serving:

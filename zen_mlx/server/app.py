@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..config import ServeOptions
 from ..engine.constraints import Constraints
 from ..errors import ZenError
-from . import anthropic_messages, model_list, ollama, openai_chat, openai_completions, openai_responses
+from . import admin, anthropic_messages, model_list, ollama, openai_chat, openai_completions, openai_responses
 from .documents import answers_of, errors_of, without_422
 from .faults import ANTHROPIC, OPENAI, answer_error, dialect_of, fault_of, log_unexpected, response_of
 from .metrics import Metrics
@@ -29,8 +29,10 @@ NO_EMBEDDINGS = (
 )
 
 
-def create_app(backend: Backend, options: ServeOptions | None = None) -> FastAPI:
+def create_app(backend: Backend, options: ServeOptions | None = None, keeper: admin.Keeper | None = None) -> FastAPI:
     """The application over `backend`, which it neither starts nor closes.
+
+    keeper: changes the profiles on disk for the admin routes, which are not there without it.
 
     A guard in front may set, in `scope["state"]`, `profiles` to the names of those that a caller may use, with `base` for
     the base alone, and `request_id`; `tokens` is there after an answer.
@@ -44,6 +46,8 @@ def create_app(backend: Backend, options: ServeOptions | None = None) -> FastAPI
     dialects = [openai_chat, openai_completions, openai_responses, anthropic_messages, model_list]
     for dialect in [*dialects, ollama] if serving.options.ollama else dialects:
         app.include_router(dialect.router(serving))
+    if keeper is not None:
+        app.include_router(admin.router(serving, keeper))
     mount_page(app)
     _add_own(app, serving)
     _describe(app)

@@ -65,8 +65,12 @@ def answers_of(dialect: str, required: list[str], streamed: str | None = None) -
 
 def errors_of(dialect: str) -> Responses:
     """The errors that every route may answer with."""
-    content = {"application/json": {"schema": _ERRORS[dialect]}}
-    return {status: {"description": text, "content": content} for status, text in _ERROR_TEXTS.items()}
+    return {status: error_of(dialect, text) for status, text in _ERROR_TEXTS.items()}
+
+
+def error_of(dialect: str, text: str) -> dict[str, Any]:
+    """One more error; `text` says when."""
+    return {"description": text, "content": {"application/json": {"schema": _ERRORS[dialect]}}}
 
 
 def without_422(document: dict[str, Any]) -> dict[str, Any]:

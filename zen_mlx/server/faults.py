@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,14 @@ class Fault:
     retry_after: float | None = None
 
 
+class Refusal(ZenError):
+    """A request that is answered with `fault`."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
 class Interrupted(ZenError):
     """The answer was ended from within the server before it was complete."""
 
@@ -73,14 +82,16 @@ def dialect_of(path: str) -> str:
 
 def fault_of(error: BaseException) -> Fault:
     """What a caller may know about `error`; of an unexpected one, only that it happened."""
+    if isinstance(error, Refusal):
+        return error.fault
     if isinstance(error, (ProfileNotFoundError, NameInvalidError, BaseMismatchError, FormatError)):
         return Fault(404, NO_MODEL, "model", "model_not_found")
     if isinstance(error, QueueFull):
-        return Fault(429, _sentence(error), code="queue_full", retry_after=error.retry_after)
+        return Fault(429, sentence_of(error), code="queue_full", retry_after=error.retry_after)
     if isinstance(error, InputError):
-        return Fault(400, _sentence(error), error.field)
+        return Fault(400, sentence_of(error), error.field)
     if isinstance(error, Interrupted):
-        return Fault(503, _sentence(error), code="interrupted")
+        return Fault(503, sentence_of(error), code="interrupted")
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if isinstance(error, HTTPException):
@@ -127,7 +138,13 @@ def log_unexpected(error: BaseException, request_id: str | None) -> None:
     _LOG.error("request %s failed: %s at %s", request_id, type(error).__name__, where or "an unknown place")
 
 
-def _sentence(error: ZenError) -> str:
+def type_of(error: ZenError) -> str:
+    """The type of an error as a `code`: `profile_exists` of ProfileExistsError."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__.removesuffix("Error")).lower()
+
+
+def sentence_of(error: ZenError) -> str:
+    """What an error says, and the way out, without a path of this machine."""
     text = str(error).removeprefix(f"{error.path}: ")
     return f"{text}; {error.hint}" if error.hint else text
 

@@ -14,6 +14,7 @@ from ..config import ServeOptions
 from ..engine.constraints import Constraints
 from ..engine.request import Finish, Piece, Request
 from ..errors import ProfileNotFoundError
+from ..format.spec import Facts
 from ..paths import check_name
 from .metrics import Metrics
 
@@ -48,6 +49,12 @@ class Backend(Protocol):
 
     def profiles(self) -> list[str]: ...
 
+    def facts(self, name: str) -> Facts: ...
+
+    def pin(self, name: str, pinned: bool = True) -> None: ...
+
+    def forget(self, name: str) -> None: ...
+
     def stats(self) -> dict[str, Any]: ...
 
 
@@ -73,10 +80,10 @@ class Serving:
         return name
 
     def known_profile(self, model: str, http: HttpRequest) -> str | None:
-        """The same, for what does not open an answer: it also looks whether the profile is there."""
+        """The same, for what does not open an answer: it also looks whether the profile can be used."""
         name = self.profile_of(model, http)
-        if name is not None and name not in self.backend.profiles():
-            raise ProfileNotFoundError("no such profile")
+        if name is not None:
+            self.backend.facts(name)
         return name
 
     def profiles_for(self, http: HttpRequest) -> list[str | None]:

@@ -128,6 +128,33 @@ def test_each_row_has_its_own_profile(family: str) -> None:
     assert np.array_equal(np.array(model(prompts(7, 11))), want[11][0])
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_in_bf16_rows_are_near_and_a_near_tie_alone_may_fall_the_other_way(family: str) -> None:
+    """One row and many rows are rounded differently: 2 % of the largest logit, and no wider gap between two best words."""
+    model = build_model(config_of(family))
+    model.set_dtype(mx.bfloat16)
+    profiles = [mixable(model, kind, seed) for seed, kind in enumerate(("sign", "planes", "factor"))]
+    ids = prompts(4, 11)
+    want = [np.array(alone_bf16(model, each, ids)) for each in (None, *profiles)]
+    residents = ResidentSet(model)
+    residents.rows.handles = (BASE, *load(residents, *profiles))
+    found = np.array(model(ids).astype(mx.float32))
+    for row, wanted in enumerate(want):
+        limit = 0.02 * np.abs(wanted[row]).max()
+        assert np.abs(found[row] - wanted[row]).max() <= limit
+        for mine, theirs in zip(found[row], wanted[row], strict=True):
+            assert theirs.max() - theirs[mine.argmax()] <= 2 * limit
+
+
+def alone_bf16(model: nn.Module, profile: Resident | None, ids: mx.array) -> mx.array:
+    if profile is not None:
+        attach(model, profile, "unmerged")
+    y = mx.concatenate([model(ids[row : row + 1]) for row in range(len(ids))]).astype(mx.float32)
+    mx.eval(y)
+    detach(model)
+    return y
+
+
 def test_a_slot_that_is_written_again_and_one_that_is_dropped_in_use() -> None:
     model = build_model(config_of("llama"))
     profiles = [mixable(model, "sign", seed) for seed in range(4)]

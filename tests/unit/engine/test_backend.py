@@ -17,7 +17,7 @@ from zen_mlx.engine.backend import Backend
 from zen_mlx.engine.decoding import generate
 from zen_mlx.engine.request import Finish, Request
 from zen_mlx.engine.stream import Stream
-from zen_mlx.errors import FormatError, InputError, MemoryLimitError, ProfileNotFoundError, QueueFull
+from zen_mlx.errors import FormatError, InputError, MemoryLimitError, ProfileNotFoundError, QueueFull, ZenError
 
 KINDS = {"one": "sign", "two": "sign", "three": "planes", "four": "factor", "five": "all"}
 
@@ -154,6 +154,9 @@ def test_what_is_refused(manager: ZenPersonalizationManager, tmp_path: Path) -> 
     assert backend.profiles() == sorted(KINDS)
     with pytest.raises(InputError, match="longer than the model's context"):
         backend.open(Request([1] * backend.context))
+    room = backend.open(Request([1] * (backend.context - 3), sampling=Sampling(100, 0.0)))
+    text_of(room)
+    assert finish(room).completion_tokens <= 3
     path = manager.store.path("two")
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
@@ -204,3 +207,20 @@ def test_a_base_that_cannot_be_loaded_is_told_to_the_caller() -> None:
 
     with pytest.raises(InputError, match="no base"):
         Backend("x", broken, None, streams=1, queue_limit=1, most_profiles=1, cache_bytes=0)  # type: ignore[arg-type]
+
+
+def test_an_error_while_decoding_is_told_to_everybody(manager: ZenPersonalizationManager) -> None:
+    backend = manager.backend()
+    streams = [manager.stream("x", max_tokens=5000, temperature=0.0) for _ in range(3)]
+    next(iter(streams[0]))
+    assert backend._scheduler is not None
+
+    def fails() -> None:
+        raise MemoryError
+
+    backend._scheduler.step = fails  # type: ignore[method-assign]
+    for stream in streams[1:]:
+        with pytest.raises(MemoryError):
+            text_of(stream)
+    with pytest.raises(ZenError, match="decoding stopped"):
+        manager.stream("x")
