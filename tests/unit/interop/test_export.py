@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -154,8 +155,9 @@ def test_every_reader_of_a_peft_adapter_finds_the_same_scale(
     """vLLM and SGLang scale by lora_alpha / r, llama.cpp by lora_alpha / the tensor's rank, PEFT by the patterns too."""
     tensors = {}
     for index, (name, delta) in enumerate(deltas(manager).items()):
-        part = encode_svd(delta, [[4, 2 + index % 3]], u=np.full(delta.shape[0], 0.5 + index % 2), dtype="f32")
-        tensors[name] = DeltaTensor(delta.shape, (part,))
+        part = encode_svd(delta, [[16, 2 + index % 3]], dtype="f32")
+        group = dataclasses.replace(part.groups[0], scales=np.full(part.rank, 0.3 + index % 2, "<f4"))
+        tensors[name] = DeltaTensor(delta.shape, (dataclasses.replace(part, groups=(group,)),))
     keep(manager, "f", tensors)
     manager.export_profile("f", tmp_path / "peft", format="peft")
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
