@@ -78,6 +78,7 @@ def theirs(job: dict[str, Any]) -> None:
     """In the environment of the peers: one line of JSON, (reader, profile) -> greedy tokens."""
     torch, transformers, peft = (import_module(name) for name in ("torch", "transformers", "peft"))
     transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)  # more threads have too little to do here, and wait for each other on a busy machine
     adapters = {name: folder for name, (form, folder) in job["folders"].items() if form == "peft"}
     merged = {name: folder for name, (form, folder) in job["folders"].items() if form == "hf"}
 
