@@ -1,14 +1,18 @@
 """A profile -> a LoRA adapter folder of mlx-lm or PEFT.
 
-mlx-lm  adapters.safetensors: X.lora_a [K, r], X.lora_b [r, N]; one rank and one scale for all, smaller ranks padded with 0
-PEFT    adapter_model.safetensors: base_model.model.X.lora_A.weight [r, K], ..lora_B.weight [N, r]; ranks and alphas by
-        module; stacked experts one by one
+mlx-lm  adapters.safetensors: X.lora_a [K, r], X.lora_b [r, N]
+PEFT    adapter_model.safetensors: base_model.model.X.lora_A.weight [r, K], ..lora_B.weight [N, r]; stacked experts one by one
+
+One rank r and one scale for all, smaller ranks padded with zeros: mlx-lm knows no other form, and of PEFT's readers only PEFT
+does. vLLM and SGLang scale every module by lora_alpha / r, llama.cpp by lora_alpha / its own rank, whatever `rank_pattern`
+and `alpha_pattern` say.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -27,9 +31,19 @@ FORMATS = ("mlx-lm", "peft")
 _TYPES = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}
 
 
+@dataclass(frozen=True)
+class _Uniform:
+    """Pairs that all have this rank and this scale."""
+
+    pairs: dict[str, Pair]
+    rank: int
+    scale: float
+
+
 def write_adapter(profile: Profile, model: nn.Module, folder: Path, form: str, rank: int | None) -> LowRank:
     """Fill the empty `folder` for the base `model`, whose weights are not read. ConfigError, TargetError: what does not fit."""
     found = low_rank(profile, rank)
+    low = _uniform(found.pairs)
     base = parameters(model)
     for name, pair in found.pairs.items():
         shape = (*pair.up.shape[:-1], pair.down.shape[-1])
@@ -38,10 +52,10 @@ def write_adapter(profile: Profile, model: nn.Module, folder: Path, form: str, r
             raise TargetError("an adapter cannot hold this delta", field=name, expected=expected, found=shape)
     model_name = str(profile.base.get("model") or "")
     if form == "peft":
-        arrays, config = _peft(found.pairs, base, model_name)
+        arrays, config = _peft(low, base, model_name)
         file = "adapter_model.safetensors"
     else:
-        arrays, config = _mlx(found.pairs, base, model_name, len(getattr(model, "layers", [])))
+        arrays, config = _mlx(low, base, model_name, len(getattr(model, "layers", [])))
         file = "adapters.safetensors"
     dtype = _TYPES.get(str(profile.info.get("adapter_dtype")), mx.float32)
     mx.save_safetensors(str(folder / file), {name: _stored(array, dtype) for name, array in arrays.items()})
@@ -56,14 +70,16 @@ def _stored(array: np.ndarray, dtype: mx.Dtype) -> mx.array:
     return narrow if mx.array_equal(narrow.astype(mx.float32), wide).item() else wide
 
 
-def _mlx(
-    pairs: dict[str, Pair], base: dict[str, Parameter], model: str, layers: int
-) -> tuple[dict[str, np.ndarray], Json]:
-    scale = _common_scale(pairs)
+def _uniform(pairs: dict[str, Pair]) -> _Uniform:
+    """The same deltas with the largest rank and the commonest scale."""
+    scale = Counter(pair.scale for pair in pairs.values()).most_common(1)[0][0]
     rank = max(pair.rank for pair in pairs.values())
+    return _Uniform({name: padded(rescaled(pair, scale), rank) for name, pair in pairs.items()}, rank, scale)
+
+
+def _mlx(low: _Uniform, base: dict[str, Parameter], model: str, layers: int) -> tuple[dict[str, np.ndarray], Json]:
     arrays, keys = {}, set()
-    for name, given in pairs.items():
-        pair = padded(rescaled(given, scale), rank)
+    for name, pair in low.pairs.items():
         module = name.removesuffix(".weight")
         keys.add(_key(module))
         if pair.up.ndim == 3:
@@ -73,7 +89,7 @@ def _mlx(
         else:
             a, b = pair.down.T, pair.up.T
         arrays[f"{module}.lora_a"], arrays[f"{module}.lora_b"] = a, b
-    table = {"rank": rank, "scale": scale, "dropout": 0.0, "keys": sorted(keys)}
+    table = {"rank": low.rank, "scale": low.scale, "dropout": 0.0, "keys": sorted(keys)}
     config = {"fine_tune_type": "lora", "model": model, "num_layers": layers, "lora_parameters": table}
     return arrays, config
 
@@ -85,10 +101,10 @@ def _key(module: str) -> str:
     return module if at is None else ".".join(parts[at + 1 :])
 
 
-def _peft(pairs: dict[str, Pair], base: dict[str, Parameter], model: str) -> tuple[dict[str, np.ndarray], Json]:
+def _peft(low: _Uniform, base: dict[str, Parameter], model: str) -> tuple[dict[str, np.ndarray], Json]:
     arrays: dict[str, np.ndarray] = {}
-    modules: dict[str, Pair] = {}
-    for name, pair in pairs.items():
+    targets = set()
+    for name, pair in low.pairs.items():
         module = name.removesuffix(".weight")
         if base[name].tied:
             raise TargetError(
@@ -98,25 +114,21 @@ def _peft(pairs: dict[str, Pair], base: dict[str, Parameter], model: str) -> tup
                 found="a tied embedding",
             )
         for path, one in _experts(module, pair):
-            modules[path] = one
+            targets.add(path.rpartition(".")[2])
             at = f"base_model.model.{path}"
             if base[name].embedding:
                 arrays[f"{at}.lora_embedding_A"], arrays[f"{at}.lora_embedding_B"] = one.up.T, one.down.T
             else:
                 arrays[f"{at}.lora_A.weight"], arrays[f"{at}.lora_B.weight"] = one.down, one.up
-    rank = Counter(pair.rank for pair in modules.values()).most_common(1)[0][0]
-    # PEFT divides alpha by the rank again: the product must come back to the very scale.
-    alphas = {path: pair.scale * pair.rank for path, pair in modules.items()}
-    alpha = Counter(alphas.values()).most_common(1)[0][0]
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": model,
-        "r": rank,
-        "lora_alpha": _whole(alpha),
-        "rank_pattern": {path: pair.rank for path, pair in modules.items() if pair.rank != rank},
-        "alpha_pattern": {path: _whole(each) for path, each in alphas.items() if each != alpha},
-        "target_modules": sorted({path.rpartition(".")[2] for path in modules}),
+        "r": low.rank,
+        "lora_alpha": _whole(low.scale * low.rank),  # every reader divides it by the rank again
+        "rank_pattern": {},
+        "alpha_pattern": {},
+        "target_modules": sorted(targets),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -136,10 +148,6 @@ def _experts(module: str, pair: Pair) -> list[tuple[str, Pair]]:
     parent = parent.removesuffix("switch_mlp").removesuffix("experts")
     pairs = (Pair(pair.up[index], pair.down[index], pair.scale) for index in range(len(pair.up)))
     return [(f"{parent}experts.{index}.{last}", one) for index, one in enumerate(pairs) if one.up.any()]
-
-
-def _common_scale(pairs: dict[str, Pair]) -> float:
-    return Counter(pair.scale for pair in pairs.values()).most_common(1)[0][0]
 
 
 def _whole(value: float) -> float | int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -144,9 +145,31 @@ def test_ranks_and_scales_that_differ(manager: ZenPersonalizationManager, tiny_m
         manager.export_profile("f", tmp_path / form, format=form)
         manager.import_profile(tmp_path / form, form)
         np.testing.assert_allclose(logits(manager.activate_profile(form)), wanted, atol=3e-6 * np.abs(wanted).max())
-    assert json.loads((tmp_path / "peft" / "adapter_config.json").read_text())["rank_pattern"]
     peer = logits(load_adapters(load_base(tiny_model)[0], str(tmp_path / "mlx-lm")))
     np.testing.assert_allclose(peer, wanted, atol=3e-6 * np.abs(wanted).max())
+
+
+def test_every_reader_of_a_peft_adapter_finds_the_same_scale(
+    manager: ZenPersonalizationManager, tmp_path: Path
+) -> None:
+    """vLLM and SGLang scale by lora_alpha / r, llama.cpp by lora_alpha / the tensor's rank, PEFT by the patterns too."""
+    tensors = {}
+    for index, (name, delta) in enumerate(deltas(manager).items()):
+        part = encode_svd(delta, [[16, 2 + index % 3]], dtype="f32")
+        group = dataclasses.replace(part.groups[0], scales=np.full(part.rank, 0.3 + index % 2, "<f4"))
+        tensors[name] = DeltaTensor(delta.shape, (dataclasses.replace(part, groups=(group,)),))
+    keep(manager, "f", tensors)
+    manager.export_profile("f", tmp_path / "peft", format="peft")
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (config["rank_pattern"], config["alpha_pattern"]) == ({}, {})
+    arrays = {name: np.array(a) for name, a in mx.load(str(tmp_path / "peft" / "adapter_model.safetensors")).items()}
+    for name, tensor in tensors.items():
+        at = f"base_model.model.{name.removesuffix('.weight')}"
+        up, down = arrays[f"{at}.lora_B.weight"], arrays[f"{at}.lora_A.weight"]
+        wanted = decode_all(tensor.parts, tensor.shape)
+        for rank in (config["r"], down.shape[0]):
+            found = config["lora_alpha"] / rank * (up @ down)
+            np.testing.assert_allclose(found, wanted, atol=1e-6 * np.abs(wanted).max(), rtol=0)
 
 
 def test_signs_are_refused_with_the_cost_or_approximated(
