@@ -160,7 +160,7 @@ class MemoryLimitError(ZenError):
 class QueueFull(ZenError):
     """More requests wait than may; try again in `retry_after` seconds."""
 
-    def __init__(self, message: str, *, retry_after: float, **rest: Any) -> None:
+    def __init__(self, message: str, *, retry_after: float = 1.0, **rest: Any) -> None:
         super().__init__(message, **rest)
         self.retry_after = retry_after
 
