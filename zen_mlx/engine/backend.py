@@ -64,6 +64,7 @@ class Backend:
         self._tasks: queue.SimpleQueue[Callable[[Scheduler], None]] = queue.SimpleQueue()
         self._opening = threading.Lock()
         self._closing = False
+        self._opened = 0
         self._reading = threading.Lock()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -110,26 +111,36 @@ class Backend:
         except queue.Empty:
             return
 
-    def _load(self, name: str, done: Callable[[Any], None]) -> None:
-        """Read profile `name` on the other thread; `done` gets it, or what went wrong, on the decoding one."""
+    def _load(self, name: str, done: Callable[[str, Any], None]) -> None:
+        """Read profile `name` on the other thread; `done` gets its key and it, or what went wrong, on the decoding one."""
 
         def work() -> None:
-            found: Any
+            key, found = "", None
             try:
                 with self._reading:
-                    found = self._profiles.load(name)
+                    while found is None or key != self._profiles.key(name):  # replaced while it was read
+                        key = self._profiles.key(name)
+                        found = self._profiles.load(name)
             except BaseException as error:
                 found = error
             _end_streams()
-            self._tasks.put(lambda _: done(found))
+            self._tasks.put(lambda _: done(key, found))
 
         threading.Thread(target=work, name="zen-profile", daemon=True).start()
 
     def open(self, request: Request) -> Stream:
         """Queue `request`; its answer ends where the context does.
 
-        ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull.
+        ProfileNotFoundError, InputError for a prompt that is empty, unknown or fills the context, QueueFull.
         """
+        if not len(request.ids) or not all(0 <= token < self.vocab_size for token in request.ids):
+            raise InputError(
+                "the prompt needs tokens, and only those of the model",
+                field="messages",
+                expected=f"numbers from 0 to {self.vocab_size - 1}",
+            )
+        if not 0 <= (request.top_logprobs or 0) < self.vocab_size:
+            raise InputError("the model has fewer words", field="top_logprobs", found=request.top_logprobs)
         if len(request.ids) >= self.context:
             raise InputError(
                 "the prompt is longer than the model's context",
@@ -143,9 +154,10 @@ class Backend:
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:
             scheduler = self._alive()
-            waiting = scheduler.queued + self._tasks.qsize()
+            waiting = scheduler.queued + self._opened - scheduler.requests
             if waiting >= self._queue_limit:
                 raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
+            self._opened += 1
             self._tasks.put(lambda owner: owner.open(stream))
         return stream
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..adapter.attach import attach, detach
+from ..adapter.attach import attach, check, detach
 from ..adapter.resident_set import ResidentSet
 from ..errors import MemoryLimitError
 from .batch import BASE_KEY, Batch
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from ..adapter.resident import Resident
 
-Load = Callable[[str, Callable[[Any], None]], None]
+Load = Callable[[str, Callable[[str, Any], None]], None]
 _BETWEEN_S = 0.01  # most that writing slots takes between two steps
 
 
 class Scheduler:
-    """Not thread-safe. load(name, done) reads a profile elsewhere and calls `done` with it here."""
+    """Not thread-safe. load(name, done) reads a profile elsewhere and calls `done` here, with its key and it."""
 
     def __init__(
         self,
@@ -61,6 +61,11 @@ class Scheduler:
     def queued(self) -> int:
         """Requests that wait."""
         return len(self._waiting)
+
+    @property
+    def requests(self) -> int:
+        """Requests so far."""
+        return self._counts["requests"]
 
     @property
     def idle(self) -> bool:
@@ -139,6 +144,13 @@ class Scheduler:
     def _end_waiting(self, stream: Stream, end: Finish | BaseException) -> None:
         self._waiting.remove(stream)
         stream.put(end)
+        if not self._waiting_for(stream.key):
+            self._read.pop(stream.key, None)
+            if stream.key != self._attached:
+                self._alone.pop(stream.key, None)
+
+    def _waiting_for(self, key: str) -> list[Stream]:
+        return [stream for stream in self._waiting if stream.key == key]
 
     def _admit(self) -> None:
         """In the order in which they came, as far as rows and slots go."""
@@ -167,7 +179,7 @@ class Scheduler:
         self._batch.settle()
         detach(self._model)
         self._residents.close()
-        if self._attached is not None and all(each.key != self._attached for each in self._waiting):
+        if self._attached is not None and not self._waiting_for(self._attached):
             del self._alone[self._attached]
         self._attached = wanted
         if wanted is not None:
@@ -176,7 +188,11 @@ class Scheduler:
 
     def _start(self, stream: Stream) -> None:
         self._waiting.remove(stream)
-        row = self._batch.add(stream.request, stream.key or BASE_KEY, shared=self._attached is None)
+        try:
+            row = self._batch.add(stream.request, stream.key or BASE_KEY, shared=self._attached is None)
+        except Exception as error:  # of this request alone, such as its grammar's
+            stream.put(error)
+            return
         self._running[id(row)] = row, stream
 
     def _make_resident(self, stream: Stream, short: bool) -> bool:
@@ -186,18 +202,27 @@ class Scheduler:
             return short or not self._place(key)
         if key not in self._loading:
             self._loading[key] = None
-            self._load(stream.request.profile or "", lambda found: self._was_read(key, found))
+            self._load(stream.request.profile or "", lambda now, found: self._was_read(key, now, found))
         return False
 
-    def _was_read(self, key: str, found: Resident | BaseException) -> None:
+    def _was_read(self, key: str, now: str, found: Resident | BaseException) -> None:
+        """now: the key of what was read, another one where the profile was replaced since its requests came."""
         del self._loading[key]
-        if isinstance(found, BaseException):
-            for stream in [each for each in self._waiting if each.key == key]:
-                self._end_waiting(stream, found)
-        elif self._residents.why_alone(found) is not None:
-            self._alone[key] = found
-        else:
-            self._read[key] = found
+        waiting = self._waiting_for(key)
+        try:
+            if isinstance(found, BaseException):
+                raise found
+            check(self._model, found.tensors)
+        except BaseException as error:
+            for stream in waiting:
+                self._end_waiting(stream, error)
+            return
+        for stream in waiting:
+            stream.key = now
+            self._names.setdefault(stream.request.profile or "", set()).add(now)
+        if waiting and not any(now in each for each in (self._residents.keys(), self._loading, self._alone)):
+            place = self._read if self._residents.why_alone(found) is None else self._alone
+            place[now] = found
 
     def _place(self, key: str) -> bool:
         """Begin to write the slots of a profile that was read; False: there is no room yet."""
@@ -211,11 +236,10 @@ class Scheduler:
         return True
 
     def _no_room(self, key: str, nbytes: int) -> None:
-        del self._read[key]
         error = MemoryLimitError(
             "the profile does not fit beside those that are pinned", expected=self._residents.max_bytes, found=nbytes
         )
-        for stream in [each for each in self._waiting if each.key == key]:
+        for stream in self._waiting_for(key):
             self._end_waiting(stream, error)
 
     def _write_slots(self) -> None:
