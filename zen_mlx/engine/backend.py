@@ -71,6 +71,7 @@ class Backend:
         self._opening = threading.Lock()
         self._closing = False
         self._ended = threading.Event()
+        self._opened = 0
         self._reading = threading.Lock()
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -158,8 +159,16 @@ class Backend:
     def open(self, request: Request) -> Stream:
         """Queue `request`; its answer ends where the context does.
 
-        ProfileNotFoundError, InputError for a prompt that fills the context, QueueFull.
+        ProfileNotFoundError, InputError for a prompt that is empty, unknown or fills the context, QueueFull.
         """
+        if not len(request.ids) or not all(0 <= token < self.vocab_size for token in request.ids):
+            raise InputError(
+                "the prompt needs tokens, and only those of the model",
+                field="messages",
+                expected=f"numbers from 0 to {self.vocab_size - 1}",
+            )
+        if not 0 <= (request.top_logprobs or 0) < self.vocab_size:
+            raise InputError("the model has fewer words", field="top_logprobs", found=request.top_logprobs)
         if len(request.ids) >= self.context:
             raise InputError(
                 "the prompt is longer than the model's context",
@@ -173,9 +182,10 @@ class Backend:
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:
             scheduler = self._alive()
-            waiting = scheduler.queued + self._tasks.qsize()
+            waiting = scheduler.queued + self._opened - scheduler.requests
             if waiting >= self._queue_limit:
                 raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
+            self._opened += 1
             self._tasks.put(lambda owner: owner.open(stream))
         return stream
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..adapter.attach import attach, detach
+from ..adapter.attach import attach, check, detach
 from ..adapter.resident_set import ResidentSet
 from ..errors import MemoryLimitError
 from .batch import BASE_KEY, Batch
@@ -61,6 +61,11 @@ class Scheduler:
     def queued(self) -> int:
         """Requests that wait."""
         return len(self._waiting)
+
+    @property
+    def requests(self) -> int:
+        """Requests so far."""
+        return self._counts["requests"]
 
     @property
     def idle(self) -> bool:
@@ -208,7 +213,11 @@ class Scheduler:
 
     def _start(self, stream: Stream) -> None:
         self._waiting.remove(stream)
-        row = self._batch.add(stream.request, stream.key or BASE_KEY, shared=self._attached is None)
+        try:
+            row = self._batch.add(stream.request, stream.key or BASE_KEY, shared=self._attached is None)
+        except Exception as error:  # of this request alone, such as its grammar's
+            stream.put(error)
+            return
         self._running[id(row)] = row, stream
 
     def _make_resident(self, stream: Stream, short: bool) -> bool:
@@ -223,9 +232,13 @@ class Scheduler:
 
     def _was_read(self, key: str, found: Resident | BaseException) -> None:
         del self._loading[key]
-        if isinstance(found, BaseException):
+        try:
+            if isinstance(found, BaseException):
+                raise found
+            check(self._model, found.tensors)
+        except BaseException as error:
             for stream in self._waiting_for(key):
-                self._end_waiting(stream, found)
+                self._end_waiting(stream, error)
             return
         if found.digest not in (None, key):  # replaced after it was asked for: those who wait get what is there now
             old, key = key, str(found.digest)

@@ -13,7 +13,7 @@ Item = Piece | Finish | BaseException
 
 
 class Stream:
-    """Iterate once, in a thread or in an event loop. finish: how it ended, once the iteration is over.
+    """Iterate in a thread or in an event loop: each piece comes once. finish: how it ended, once the iteration is over.
 
     Raises what went wrong with this answer. cancel: from any thread, as often as you like; what was said by then still comes.
     """
@@ -64,11 +64,12 @@ class Stream:
             self.cancel()
 
     def _piece(self, item: Item) -> Piece | None:
-        """None at the end."""
+        """None at the end, which stays: whoever iterates again finds it."""
+        if isinstance(item, Piece):
+            return item
+        self._items.put(item)
         if isinstance(item, Finish):
             self.finish = item
             return None
-        if isinstance(item, BaseException):
-            self.cancelled = True
-            raise item
-        return item
+        self.cancelled = True
+        raise item
