@@ -37,6 +37,7 @@ ALONE = {
     "test_fsio.py",
     "test_guard.py",
     "test_leaving.py",
+    "test_page.py",
     "test_pull_embedded.py",
     "test_run.py",
     "test_serve.py",

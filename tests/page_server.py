@@ -48,6 +48,7 @@ class Reply:
     """What the server says to one question: `text`, and how; or an error of `status` instead.
 
     hold: it stops after the text and waits until the client goes. cut: the connection ends without the last event.
+    thought: comes before the text. error: comes after it, instead of the end. piece: characters an event.
     """
 
     text: str = ""
@@ -56,7 +57,9 @@ class Reply:
     hold: bool = False
     cut: bool = False
     finish: str = "stop"
-    pause_s: float = 0.0
+    thought: str = ""
+    error: str = ""
+    piece: int = 7
 
 
 @dataclass
@@ -109,9 +112,10 @@ class PageServer:
     async def _stream(self, model: str, reply: Reply) -> AsyncIterator[bytes]:
         try:
             whole = _events(reply)
-            for at in range(0, len(whole), 61):
-                yield whole[at : at + 61]
-                await asyncio.sleep(reply.pause_s)
+            size = 9 * reply.piece - 2
+            for at in range(0, len(whole), size):
+                yield whole[at : at + size]
+                await asyncio.sleep(0)
             if reply.hold:
                 await asyncio.sleep(60)
         except (asyncio.CancelledError, GeneratorExit):
@@ -125,16 +129,24 @@ def _error(reply: Reply) -> Response:
 
 def _events(reply: Reply) -> bytes:
     """The events of an answer, as bytes; the last ones are missing where it is held or cut."""
-    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}]
-    for at in range(0, len(reply.text), 7):
-        chunks.append({"choices": [{"index": 0, "delta": {"content": reply.text[at : at + 7]}, "finish_reason": None}]})
-    if not (reply.hold or reply.cut):
-        chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reply.finish}]})
+    chunks = [_chunk({"role": "assistant", "content": ""})]
+    if reply.thought:
+        chunks.append(_chunk({"reasoning_content": reply.thought}))
+    pieces = (reply.text[at : at + reply.piece] for at in range(0, len(reply.text), reply.piece))
+    chunks += [_chunk({"content": piece}) for piece in pieces]
+    if reply.error:
+        chunks.append({"error": {"message": reply.error}})
+    elif not (reply.hold or reply.cut):
+        chunks.append(_chunk({}, reply.finish))
         chunks.append({"choices": [], "usage": {"completion_tokens": len(reply.text) // 4}})
     lines = [": keep-alive", *(f"data: {json.dumps(chunk, ensure_ascii=False)}" for chunk in chunks)]
     if not (reply.hold or reply.cut):
         lines.append("data: [DONE]")
     return "".join(f"{line}\r\n\r\n" for line in lines).encode()
+
+
+def _chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
 @contextlib.contextmanager

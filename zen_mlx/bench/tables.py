@@ -36,7 +36,7 @@ def _paper(options: Options, report: Progress) -> Json:
 
 
 def _serve(options: Options, report: Progress) -> Json:
-    from .serve import measure
+    from .serve_table import measure
 
     return measure(options, report)
 
@@ -54,7 +54,7 @@ def _plot_paper(document: Json, file: Path) -> None:
 
 
 def _plot_serve(document: Json, file: Path) -> None:
-    from .serve import plot
+    from .serve_table import plot
 
     plot(document, file)
 

@@ -256,11 +256,12 @@ class Scheduler:
 
     def _write_slots(self) -> None:
         """Go on with the profiles that get their slots, for a moment when rows are waiting for their next token."""
-        until = time.perf_counter() + _BETWEEN_S
-        for key, work in list(self._loading.items()):
-            if work is None:
-                continue
-            self._batch.settle()
+        writing = [(key, work) for key, work in self._loading.items() if work is not None]
+        if not writing:
+            return
+        self._batch.settle()
+        until = time.perf_counter() + _BETWEEN_S  # the step in flight may have taken longer than that
+        for key, work in writing:
             for _ in work:
                 if self._running and time.perf_counter() > until:
                     return

@@ -18,8 +18,8 @@ from zen_mlx.adapter.targets import targets
 from zen_mlx.bench import serve_loading, serve_memory, serve_peers, serve_rate
 from zen_mlx.bench.decode import Subject
 from zen_mlx.bench.paper_sizes import skeleton
-from zen_mlx.bench.serve import plot
 from zen_mlx.bench.serve_profiles import KINDS, NoText, endless, prompts
+from zen_mlx.bench.serve_table import plot
 from zen_mlx.bench.synthetic import QWEN3_4B, SMOLLM2_135M, dense_model, quantized_qwen3, twin
 from zen_mlx.cli import _bench_view
 from zen_mlx.cli.main import main
