@@ -65,8 +65,14 @@ def profile_of(model: Any, kind: str, seed: int) -> Profile:
             tensors[name] = DeltaTensor(wanted[name], parts)
         elif kind == "norms" and array.ndim == 1 and mx.issubdtype(array.dtype, mx.floating):
             tensors[name] = DeltaTensor(tuple(array.shape), (DensePart(rng.normal(0, 0.1, array.shape).astype("<f2")),))
-    counts = {"target_count": target_count(model), "model_count": model_count(model)}
-    return Profile(info={"name": kind}, base={}, metrics={}, tensors=tensors, **counts)
+    return Profile(
+        info={"name": kind},
+        base={},
+        metrics={},
+        target_count=target_count(model),
+        model_count=model_count(model),
+        tensors=tensors,
+    )
 
 
 def _parts(rng: np.random.Generator, kind: str, shape: tuple[int, ...], size: float) -> tuple[Part, ...]:
