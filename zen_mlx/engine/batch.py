@@ -173,6 +173,24 @@ class Batch:
             self._release(uid)
 
     def _keep(self, key: str, tokens: list[int], cache: list[Any]) -> None:
+        """Keep a row's cache, in arrays of its own: a part of the batch's would hold on to all of them."""
+        import mlx.core as mx
+        from mlx.utils import tree_map
+
+        if not self.caches.max_bytes:
+            return
+        arrays: list[mx.array] = []
+
+        def own(value: Any) -> Any:
+            if isinstance(value, mx.array):
+                value = mx.contiguous(value)
+                arrays.append(value)
+            return value
+
+        with mx.stream(self._generator.stream):
+            for each in cache[:-1]:
+                each.state = tree_map(own, each.state)
+        mx.async_eval(arrays)
         self.caches.put(key, tokens, cache[:-1])
 
     def _release(self, uid: int) -> None:

@@ -63,7 +63,7 @@ class Answer:
 
 
 class Answers:
-    """`requests` as running streams; all of them, or what refused one of them is raised. tokens: of complete answers."""
+    """`requests` as running streams; all of them, or what refused one of them is raised. tokens: made so far."""
 
     def __init__(self, serving: Serving, prompt: Prompt, requests: list[Request]) -> None:
         self.prompt = prompt
@@ -107,7 +107,6 @@ class Answers:
                     raise event
                 if isinstance(event, Ended):
                     left -= 1
-                    self.tokens += event.finish.completion_tokens
                 yield event
         finally:
             self.cancel()
@@ -137,6 +136,7 @@ class Answers:
 
     def _measure(self, before: float | None, piece: Piece) -> float:
         now = time.perf_counter()
+        self.tokens += piece.tokens
         if before is None:
             self._serving.metrics.first_token(now - self._began)
         elif piece.tokens:
