@@ -26,7 +26,8 @@ def test_the_profiles_are_listed_with_size_and_quality(page: Tab) -> None:
     assert names == ["smollm2-135m", "cynic", "hacker"]
     assert page.js("[...document.querySelectorAll('#profiles li:nth-child(2) small')].map((s) => s.innerText)") == [
         "13.9 MB · 1.03 bits per weight",
-        "loss 3.12 → 2.41 · keeps 94 % of the gain",
+        "loss 3.12 → 2.41",
+        "keeps 94 % of the fine-tune’s gain",
     ]
 
 

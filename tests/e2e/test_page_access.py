@@ -194,6 +194,13 @@ def test_nothing_is_wider_than_the_window(page: Tab, server: PageServer) -> None
         page.press("Escape")
 
 
+def test_an_empty_conversation_begins_at_its_top(page: Tab) -> None:
+    page.resize(360, 560)
+    page.js("document.querySelector('#new').click()")
+    assert page.js("document.querySelector('main').scrollHeight > document.querySelector('main').clientHeight")
+    assert page.js("document.querySelector('main').scrollTop") == 0
+
+
 def test_the_side_opens_over_a_narrow_page(page: Tab) -> None:
     page.resize(360)
     assert page.js("document.querySelector('#side').checkVisibility()") is False

@@ -184,15 +184,25 @@ HUGE = {
     "depth": "\n".join("  " * number + "- a" for number in range(400)),
     "table": "|a|b|c|\n|-|-|-|\n" + "|x|**y**|[z](https://ok.example)|\n" * 1_000,
     "bars": "|" * 50_000 + "\n" + "|-" * 25_000 + "\n" + "|a|\n|-|\n" * 1_000 + "|-" * 20_000,
+    "dashes": ("| a |\n" + "-" * 30_000 + "x|\n") * 20,
     "angles": "<http:" * 10_000,
     "fences": "```\n" * 5_000,
     "rules": "- " * 3_000 + "x\n" + "-" * 10_000 + " " * 10_000 + "x",
 }
 
 
+def worked_s(page: Tab) -> float:
+    """What the page's main thread has worked so far: script, style and layout, in seconds of the processor."""
+    metrics = page.call("Performance.getMetrics")["metrics"]
+    return float(next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration"))
+
+
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_answer_leaves_the_page_usable(reused: Tab, server: PageServer, name: str) -> None:
+    reused.call("Performance.enable", timeDomain="threadTicks")
+    before = worked_s(reused)
     told(reused, server, HUGE[name], piece=4_000)
+    assert worked_s(reused) - before < 2
     assert reused.js("document.documentElement.scrollWidth <= innerWidth")
     hears_nothing(reused, server)
 
