@@ -182,7 +182,7 @@ class Backend:
         stream = Stream(request, key, lambda each: self._tasks.put(lambda owner: owner.cancel(each)))
         with self._opening:
             scheduler = self._alive()
-            waiting = scheduler.queued + self._opened - scheduler.requests
+            waiting = scheduler.queued + self._opened - scheduler.counts.requests
             if waiting >= self._queue_limit:
                 raise QueueFull("too many requests are waiting", retry_after=_RETRY_S, found=waiting)
             self._opened += 1

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..adapter.attach import attach, check, detach
 from ..adapter.resident_set import ResidentSet
 from ..errors import MemoryLimitError
 from .batch import BASE_KEY, Batch
+from .counts import Counts
 from .prompt_cache import PromptCaches
 from .request import Finish
 from .row import Row
@@ -55,7 +57,7 @@ class Scheduler:
         self._attached: str | None = None
         self._names: dict[str, str] = {}  # of profiles of which something may be kept, by key
         self._pinned: set[str] = set()  # names
-        self._counts = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cached_tokens": 0}
+        self.counts = Counts()
 
     @property
     def queued(self) -> int:
@@ -63,26 +65,19 @@ class Scheduler:
         return len(self._waiting)
 
     @property
-    def requests(self) -> int:
-        """Requests so far."""
-        return self._counts["requests"]
-
-    @property
     def idle(self) -> bool:
         """Nothing is there to compute; what is waiting waits for a file."""
-        return not len(self._batch) and not any(self._loading.values()) and (not self._waiting or self._blocked())
+        computing = len(self._batch) or any(self._loading.values())
+        return not computing and all(stream.key in self._loading for stream in self._waiting)
 
     @property
     def done(self) -> bool:
         """It was told to stop, and everybody has an answer."""
         return self.stopping and not self._waiting and not len(self._batch)
 
-    def _blocked(self) -> bool:
-        return all(stream.key in self._loading for stream in self._waiting)
-
     def open(self, stream: Stream) -> None:
         """A new request; one that was cancelled before it got here has ended."""
-        self._counts["requests"] += 1
+        self.counts.requests += 1
         self._waiting.append(stream)
         if stream.key:
             self._know(stream.key, stream.request.profile or "")
@@ -163,9 +158,7 @@ class Scheduler:
         _, stream = self._running.pop(id(row))
         finish = row.finish
         assert finish is not None
-        self._counts["prompt_tokens"] += finish.prompt_tokens
-        self._counts["cached_tokens"] += finish.cached_tokens
-        self._counts["completion_tokens"] += finish.completion_tokens
+        self.counts.add(finish)
         failure = row.matcher.failure if row.matcher is not None else None
         stream.put(finish if failure is None else failure)
 
@@ -176,6 +169,10 @@ class Scheduler:
             self._read.pop(stream.key, None)
             if stream.key != self._attached:
                 self._alone.pop(stream.key, None)
+
+    def _end_all(self, key: str, error: BaseException) -> None:
+        for stream in self._waiting_for(key):
+            self._end_waiting(stream, error)
 
     def _admit(self) -> None:
         """In the order in which they came, as far as rows and slots go."""
@@ -237,8 +234,7 @@ class Scheduler:
                 raise found
             check(self._model, found.tensors)
         except BaseException as error:
-            for stream in self._waiting_for(key):
-                self._end_waiting(stream, error)
+            self._end_all(key, error)
             return
         if found.digest not in (None, key):  # replaced after it was asked for: those who wait get what is there now
             old, key = key, str(found.digest)
@@ -254,18 +250,12 @@ class Scheduler:
         resident = self._read[key]
         if not self._residents.room_for(resident):
             if not self._running and not any(self._loading.values()):
-                self._no_room(key, resident.nbytes)
+                why = "the profile does not fit beside those that are pinned"
+                self._end_all(key, MemoryLimitError(why, expected=self._residents.max_bytes, found=resident.nbytes))
             return False
         del self._read[key]
         self._loading[key] = self._residents.load(key, resident)
         return True
-
-    def _no_room(self, key: str, nbytes: int) -> None:
-        error = MemoryLimitError(
-            "the profile does not fit beside those that are pinned", expected=self._residents.max_bytes, found=nbytes
-        )
-        for stream in self._waiting_for(key):
-            self._end_waiting(stream, error)
 
     def _write_slots(self) -> None:
         """Go on with the profiles that get their slots, for a moment when rows are waiting for their next token."""
@@ -305,5 +295,5 @@ class Scheduler:
             "pinned_names": sorted(self._pinned.copy()),
             "resident_bytes": self._residents.nbytes,
             "cache_bytes": self._batch.caches.nbytes,
-            **self._counts,
+            **asdict(self.counts),
         }
