@@ -66,6 +66,7 @@ class Backend:
         self._closing = False
         self._opened = 0
         self._reading = threading.Lock()
+        self._readers: list[threading.Thread] = []
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._limits = (streams, most_profiles, max_bytes, cache_bytes)
@@ -118,7 +119,8 @@ class Backend:
             key, found = "", None
             try:
                 with self._reading:
-                    while found is None or key != self._profiles.key(name):  # replaced while it was read
+                    # Once more where the file was replaced meanwhile.
+                    while self._thread.is_alive() and (found is None or key != self._profiles.key(name)):
                         key = self._profiles.key(name)
                         found = self._profiles.load(name)
             except BaseException as error:
@@ -126,7 +128,9 @@ class Backend:
             _end_streams()
             self._tasks.put(lambda _: done(key, found))
 
-        threading.Thread(target=work, name="zen-profile", daemon=True).start()
+        reader = threading.Thread(target=work, name="zen-profile", daemon=True)
+        self._readers = [*(each for each in self._readers if each.is_alive()), reader]
+        reader.start()
 
     def open(self, request: Request) -> Stream:
         """Queue `request`; its answer ends where the context does.
@@ -196,6 +200,8 @@ class Backend:
         if self._thread.is_alive():
             self._tasks.put(lambda scheduler: scheduler.stop(False))
             self._thread.join(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
 
     def __enter__(self) -> Backend:
         return self
