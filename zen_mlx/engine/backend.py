@@ -73,6 +73,7 @@ class Backend:
         self._ended = threading.Event()
         self._opened = 0
         self._reading = threading.Lock()
+        self._readers: list[threading.Thread] = []
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._limits = (streams, most_profiles, max_bytes, cache_bytes)
@@ -133,14 +134,16 @@ class Backend:
             _end_streams()
             self._tasks.put(lambda _: done(found))
 
-        threading.Thread(target=work, name="zen-profile", daemon=True).start()
+        reader = threading.Thread(target=work, name="zen-profile", daemon=True)
+        self._readers = [*(each for each in self._readers if each.is_alive()), reader]
+        reader.start()
 
     def _read(self, name: str) -> Resident:
         """The profile as its file is now; its digest is its key."""
         while True:
             key = self._profiles.key(name)
             resident = self._profiles.load(name)
-            if self._profiles.key(name) == key:
+            if not self._thread.is_alive() or self._profiles.key(name) == key:
                 return replace(resident, digest=key)
 
     def _watch(self, scheduler: Scheduler) -> None:
@@ -231,6 +234,8 @@ class Backend:
         if self._thread.is_alive():
             self._tasks.put(lambda scheduler: scheduler.stop(False))
             self._thread.join(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
 
     def __enter__(self) -> Backend:
         return self

@@ -133,3 +133,23 @@ def test_cancelling_makes_room_in_the_queue(manager: ZenPersonalizationManager) 
     while backend.stats()["queued"]:
         assert time.monotonic() < deadline
     assert text_of(manager.stream("x", max_tokens=2)) is not None
+
+
+def test_closing_waits_for_the_file_that_is_read(manager: ZenPersonalizationManager) -> None:
+    """A thread that is in MLX when the interpreter ends takes the process with it."""
+    backend, began, ended = manager.backend(), threading.Event(), threading.Event()
+    load = manager.store.load
+
+    def slow(name: str) -> Profile:
+        began.set()
+        time.sleep(0.3)
+        ended.set()
+        return load(name)
+
+    manager.store.load = slow  # type: ignore[method-assign]
+    manager.stream("x", profile="one")
+    manager.stream("x", profile="two")
+    began.wait()
+    backend.close(drain=False)
+    assert ended.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "zen-profile"]
