@@ -39,6 +39,12 @@ def test_every_control_has_a_name(page: Tab, server: PageServer) -> None:
     assert levels.count(1) == 1
 
 
+OUTLINED = """[0, 1].some((level) => {
+  const one = level ? document.activeElement.parentElement : document.activeElement;
+  return getComputedStyle(one).outlineStyle !== 'none';
+})"""
+
+
 def test_keys_alone_reach_everything(page: Tab, server: PageServer) -> None:
     assert page.js("document.activeElement.id") == "prompt"
     page.js("document.activeElement.blur(), document.querySelector('.skip').focus()")
@@ -50,7 +56,7 @@ def test_keys_alone_reach_everything(page: Tab, server: PageServer) -> None:
     while (now := page.js("(e => e.id || e.title || e.className)(document.activeElement)")) != "send":
         reached.append(now)
         assert len(reached) < 40, reached
-        assert page.js("(s => s.outlineStyle !== 'none' || s.boxShadow)(getComputedStyle(document.activeElement))")
+        assert page.js(OUTLINED), reached
         page.press("Tab")
     order = ["skip", "new", "reload", "pick-0", "compare", "settings", "theme", "transcript", "prompt"]
     assert [one for one in reached if one in order] == order
@@ -173,6 +179,8 @@ def test_dark_and_light_follow_the_system_and_the_switch(page: Tab, server: Page
 
 WIDE = """[document.documentElement, document.body, ...document.querySelectorAll('.stage, .bar, main, .answer, .body')]
   .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.className)"""
+SCROLLED = """['.code pre', '.table'].map((name) => [...document.querySelectorAll(name)].at(-1))
+  .map((one) => { one.scrollLeft = 9999; return one.scrollLeft > 0 && getComputedStyle(one).overflowX === 'auto'; })"""
 INSIDE = (
     "(r => r.left >= 0 && r.right <= innerWidth)(document.querySelector('#settings-dialog').getBoundingClientRect())"
 )
@@ -189,6 +197,7 @@ def test_nothing_is_wider_than_the_window(page: Tab, server: PageServer) -> None
         page.resize(width)
         assert page.js("innerWidth") == width
         assert page.js(WIDE) == [], width
+        assert page.js(SCROLLED) == [True, True], width
         page.click("#settings")
         assert page.js(INSIDE), width
         page.press("Escape")
