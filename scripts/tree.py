@@ -33,6 +33,7 @@ OTHERS = {
     "examples/": "four data sets written by people, and a ready-made profile of each",
     "metal_kernels/": "Metal sources, shipped in the wheel",
     "findings/": "surprises in other people's software, each a script that shows one",
+    "scripts/peers": "our exports in PEFT and transformers, in an environment of their own",
     "scripts/quickstart": "install and run the demo",
     "scripts/test": "every check",
     "tests/attacks/": "hostile files: one test per rejection, and random damage",
