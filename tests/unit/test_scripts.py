@@ -11,7 +11,7 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PYTHON = sorted(SCRIPTS.glob("*.py"))
-SHELL = [SCRIPTS / "quickstart", SCRIPTS / "test"]
+SHELL = [SCRIPTS / "quickstart", SCRIPTS / "soak", SCRIPTS / "test"]
 MOST_S = 60  # MLX alone takes seconds to import on a busy machine
 
 
