@@ -37,7 +37,8 @@ def main() -> int:
         counts.knows(cases)
         if args.minutes:
             asyncio.run(phases.load(home, cases, args.streams, 60 * args.minutes, counts, report))
-        asyncio.run(phases.shaped(home, args.answers, counts, report))
+        if args.answers:
+            asyncio.run(phases.shaped(home, args.answers, counts, report))
         phases.stops(home, args.stops, max(cases, key=lambda case: len(case.text)), counts, report)
         phases.programs(home, manager.model_name, args.stops, counts, report)
     print(counts.report())

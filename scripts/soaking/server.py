@@ -38,8 +38,9 @@ class Server:
 
     @property
     def complaints(self) -> list[str]:
-        """Lines of the log that are errors."""
-        return [line for line in list(self.log) if re.match(r"\S+ (error|warning|critical) |Traceback", line)]
+        """Lines of the log that are errors; nonsense that is no HTTP is none."""
+        wrong = re.compile(r"\S+ (error|warning|critical) (?!Invalid HTTP request)|Traceback")
+        return [line for line in list(self.log) if wrong.match(line)]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,11 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PYTHON = sorted(SCRIPTS.glob("*.py"))
+<<<<<<< HEAD
 SHELL = [SCRIPTS / "quickstart", SCRIPTS / "test", SCRIPTS / "peers"]
+=======
+SHELL = [SCRIPTS / "quickstart", SCRIPTS / "soak", SCRIPTS / "test"]
+>>>>>>> h-soak
 MOST_S = 60  # MLX alone takes seconds to import on a busy machine
 
 
