@@ -11,11 +11,7 @@ import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 PYTHON = sorted(SCRIPTS.glob("*.py"))
-<<<<<<< HEAD
-SHELL = [SCRIPTS / "quickstart", SCRIPTS / "test", SCRIPTS / "peers"]
-=======
-SHELL = [SCRIPTS / "quickstart", SCRIPTS / "soak", SCRIPTS / "test"]
->>>>>>> h-soak
+SHELL = [SCRIPTS / name for name in ("peers", "quickstart", "soak", "test")]
 MOST_S = 60  # MLX alone takes seconds to import on a busy machine
 
 
