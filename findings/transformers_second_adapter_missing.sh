@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # transformers 5.23.0 with peft 0.21.2: when `model.load_adapter` loads a second adapter, its report says that the weights of
 # the first are MISSING and "were newly initialized". They were not touched. A reader who believes it thinks that only one
-# adapter at a time can be used. Seen on Linux, Python 3.11, in the environment that scripts/peers makes (.peers).
+# adapter at a time can be used. Seen on Linux, Python 3.11.
 # Fails when the report no longer says so, or when it has become true.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-python=${PEERS:-.peers/bin/python}
-[ -x "$python" ] || { echo "run scripts/peers first: it makes .peers" >&2; exit 2; }
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
+python3 -m venv "$place/venv"
+python=$place/venv/bin/python
+"$python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 transformers==5.23.0 peft==0.21.2
 HF_HUB_OFFLINE=1 "$python" - "$place" >"$place/out" 2>"$place/err" <<'PY'
 import sys
 
