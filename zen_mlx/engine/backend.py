@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ..errors import InputError, QueueFull, ZenError
 from .request import Request
@@ -116,7 +116,7 @@ class Backend:
         """Read profile `name` on the other thread; `done` gets its key and it, or what went wrong, on the decoding one."""
 
         def work() -> None:
-            key, found = "", None
+            key, found = "", cast(Any, None)
             try:
                 with self._reading:
                     # Once more where the file was replaced meanwhile.

@@ -146,7 +146,7 @@ def test_closing_waits_for_the_file_that_is_read(manager: ZenPersonalizationMana
         ended.set()
         return load(name)
 
-    manager.store.load = slow  # type: ignore[method-assign]
+    manager.store.load = slow
     manager.stream("x", profile="one")
     manager.stream("x", profile="two")
     began.wait()
