@@ -116,7 +116,10 @@ class ResidentSet:
     def _fits(self, resident: Resident) -> bool:
         if len(self._members) >= self.most:
             return False
-        return self.max_bytes is None or not self._members or self.nbytes + self._growth(resident) <= self.max_bytes
+        if self.max_bytes is None or not self._members:
+            return True
+        begun = sum(member.nbytes for member in self._members.values() if not member.whole)
+        return self.nbytes + begun + self._growth(resident) <= self.max_bytes
 
     def _growth(self, resident: Resident) -> int:
         """Bytes that loading `resident` would add."""
@@ -135,10 +138,12 @@ class ResidentSet:
     def load(self, key: str, resident: Resident) -> Iterator[None]:
         """Give `resident` its slots, a tensor at each step of the iteration; afterwards `ready(key)`.
 
-        No step of the batch may be in flight meanwhile: see `slots.Stack`.
+        Its room is taken from now on. No step of the batch may be in flight meanwhile: see `slots.Stack`.
         """
-        member = _Member(next(self._handles), tuple(resident.tensors), resident.nbytes)
-        self._members[key] = member
+        member = self._members[key] = _Member(next(self._handles), tuple(resident.tensors), resident.nbytes)
+        return self._write(member, resident)
+
+    def _write(self, member: _Member, resident: Resident) -> Iterator[None]:
         most = self._most_like(resident)
         for name, tensor in resident.tensors.items():
             self._put(member.handle, name, tensor, most)

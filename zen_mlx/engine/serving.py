@@ -84,7 +84,7 @@ class Serving:
         *,
         profile: str | None = None,
         system: str | None = None,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         schema: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Stream:
@@ -92,7 +92,8 @@ class Serving:
 
         Iterate over it for pieces, with `for` in any thread or with `async for`; afterwards its `finish` has counts and reason.
         Answers run side by side in one batch and keep the profile they began with. sampling: the fields of
-        `config.Sampling`. schema: a JSON schema that the answer must match (needs the extra `server`).
+        `config.Sampling`. stop: texts, or one, that end the answer. schema: a JSON schema that the answer must match (needs
+        the extra `server`).
         """
         backend = self.backend()
         with backend.tokenizing:
@@ -102,7 +103,8 @@ class Serving:
                 else render(backend.tokenizer, [*_system(system), *messages])
             )
         chosen = Sampling(**sampling)
-        return backend.open(Request(ids, profile, chosen, tuple(stop), grammar=self._grammar(backend, schema)))
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        return backend.open(Request(ids, profile, chosen, stops, grammar=self._grammar(backend, schema)))
 
     async def stream_async(self, messages: str | Sequence[Message], **options: Any) -> Stream:
         """`stream` for an event loop, which goes on while the base is loaded and the prompt is read."""

@@ -223,3 +223,17 @@ def test_what_rows_cannot_differ_in_is_named() -> None:
     reason = ResidentSet(model).why_alone(Resident.from_profile(profile_of(model, "all", 0)))
     assert reason is not None
     assert "rows of a batch cannot differ" in reason
+
+
+@pytest.mark.parametrize("by_bytes", [False, True])
+def test_a_profile_takes_its_room_before_it_is_written(by_bytes: bool) -> None:
+    model = build_model(config_of("llama"))
+    one, two = (mixable(model, "sign", seed) for seed in (1, 2))
+    residents = ResidentSet(model, *((9, one.nbytes + two.nbytes - 1) if by_bytes else (1, None)))
+    assert residents.room_for(one)
+    writing = residents.load("one", one)
+    assert not residents.room_for(two)
+    for _ in writing:
+        assert not residents.room_for(two)
+    assert residents.room_for(two)
+    assert not residents.keys()

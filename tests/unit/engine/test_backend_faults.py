@@ -146,10 +146,19 @@ def test_closing_waits_for_the_file_that_is_read(manager: ZenPersonalizationMana
         ended.set()
         return load(name)
 
-    manager.store.load = slow  # type: ignore[method-assign]
+    manager.store.load = slow
     manager.stream("x", profile="one")
     manager.stream("x", profile="two")
     began.wait()
     backend.close(drain=False)
     assert ended.is_set()
     assert not [thread for thread in threading.enumerate() if thread.name == "zen-profile"]
+
+
+def test_one_stop_text_is_not_its_letters(manager: ZenPersonalizationManager) -> None:
+    how = {"max_tokens": 60, "temperature": 0.0}
+    plain = text_of(manager.stream("hello", **how))  # type: ignore[arg-type]
+    stop = plain[5:8]
+    stream = manager.stream("hello", stop=stop, **how)  # type: ignore[arg-type]
+    assert text_of(stream) == plain[: plain.index(stop)]
+    assert finish(stream).stop == stop
