@@ -78,7 +78,7 @@ class Scheduler:
         return self.stopping and not self._waiting and not len(self._batch)
 
     def _blocked(self) -> bool:
-        return all(stream.key in self._loading for stream in self._waiting)
+        return None in self._loading.values() and not self._read
 
     def open(self, stream: Stream) -> None:
         """A new request; one that was cancelled before it got here has ended."""
@@ -196,11 +196,14 @@ class Scheduler:
         self._running[id(row)] = row, stream
 
     def _make_resident(self, stream: Stream, short: bool) -> bool:
-        """Read, then place the profile of `stream`; True: there is no room for it now."""
+        """Read, then place the profile of `stream`; True: there is no room for it now.
+
+        One is read at a time, and none while another one that was read has no room: those are in no budget.
+        """
         key = stream.key
         if key in self._read:
             return short or not self._place(key)
-        if key not in self._loading:
+        if not self._read and None not in self._loading.values() and key not in self._loading:
             self._loading[key] = None
             self._load(stream.request.profile or "", lambda now, found: self._was_read(key, now, found))
         return False
