@@ -67,8 +67,10 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing is there to compute; what is waiting waits for a file."""
-        computing = len(self._batch) or any(self._loading.values())
-        return not computing and all(stream.key in self._loading for stream in self._waiting)
+        if len(self._batch) or any(self._loading.values()) or (self._waiting and self._read):
+            return False
+        ready = (not each.key or each.key in self._alone or self._residents.ready(each.key) for each in self._waiting)
+        return not any(ready) and (not self._waiting or None in self._loading.values())
 
     @property
     def done(self) -> bool:
@@ -218,11 +220,14 @@ class Scheduler:
         self._running[id(row)] = row, stream
 
     def _make_resident(self, stream: Stream, short: bool) -> bool:
-        """Read, then place the profile of `stream`; True: there is no room for it now."""
+        """Read, then place the profile of `stream`; True: there is no room for it now.
+
+        One is read at a time, and none while another one that was read has no room: those are in no budget.
+        """
         key = stream.key
         if key in self._read:
             return short or not self._place(key)
-        if key not in self._loading:
+        if not self._read and None not in self._loading.values() and key not in self._loading:
             self._loading[key] = None
             self._load(stream.request.profile or "", lambda found: self._was_read(key, found))
         return False

@@ -187,4 +187,4 @@ def _failed(fault: Fault) -> str:
 
 
 def _line(document: dict[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False) + "\n"
+    return json.dumps(document) + "\n"

@@ -56,7 +56,7 @@ async def whole(request: Request, answers: Answers, document: Callable[[list[Ans
 def sse(data: dict[str, Any], event: str | None = None) -> str:
     """One event; `event` is its name."""
     name = "" if event is None else f"event: {event}\n"
-    return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"{name}data: {json.dumps(data, separators=(',', ':'))}\n\n"
 
 
 async def _told(request: Request, chunks: AsyncIterator[str], failed: Callable[[Fault], str]) -> AsyncIterator[str]:

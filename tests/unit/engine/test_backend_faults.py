@@ -162,3 +162,19 @@ def test_one_stop_text_is_not_its_letters(manager: ZenPersonalizationManager) ->
     stream = manager.stream("hello", stop=stop, **how)  # type: ignore[arg-type]
     assert text_of(stream) == plain[: plain.index(stop)]
     assert finish(stream).stop == stop
+
+
+def test_profiles_without_room_are_not_all_read(manager: ZenPersonalizationManager) -> None:
+    backend = manager.backend(max_profiles=1)
+    backend.pin("one")
+    text_of(manager.stream("x", profile="one", max_tokens=1))
+    long = manager.stream("x", max_tokens=450, temperature=0.0)
+    waiting = [manager.stream("x", profile=name, max_tokens=1) for name in ("two", "three", "four", "five")]
+    scheduler = backend._scheduler
+    assert scheduler is not None
+    most = 0
+    for _ in long:
+        most = max(most, len(scheduler._read))
+    assert most == 1
+    for stream in waiting:
+        stream.cancel()
