@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from .counts import Counts
 from .home import TOKENS, Case
-from .wire import PATIENCE_S, connected, post
+from .wire import PATIENCE_S, connected, events_in, leave_after, post
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 HALVES = {
@@ -91,19 +92,18 @@ def _tokens(events: Iterable[dict[str, Any]]) -> int:
 
 async def leave_stream(port: int, case: Case, how: random.Random, counts: Counts) -> None:
     """Leave a stream after some tokens; what had arrived by then is counted."""
-    after, events = how.randrange(1, TOKENS), []
-    async with connected(port, post(CHAT, asked(case, True, logprobs=True))) as answer:
-        await answer.begin()
-        if answer.status != 200:
-            counts.add("429") if answer.status == 429 else counts.fail("left", f"status {answer.status}")
-            return
-        async for event in answer.events():
-            events.append(event)
-            if _tokens(events) >= after:
-                break
-        events += await answer.arrived()
-        answer.leave()
-    counts.left(case, answer.headers["x-request-id"], _tokens(events), _text(events))
+    after = how.randrange(1, TOKENS)
+    request = post(CHAT, asked(case, True, logprobs=True))
+    text = await leave_after(port, request, lambda events: _tokens(events) >= after)
+    head, _, body = text.partition(b"\r\n\r\n")
+    status, request_id = int(head.split()[1]), re.search(rb"\r\nx-request-id: (\S+)", head)
+    if status == 200 and request_id is not None:
+        events = events_in(body)
+        counts.left(case, request_id[1].decode(), _tokens(events), _text(events))
+    elif status == 429:
+        counts.add("429")
+    else:
+        counts.fail("left", f"status {status}")
 
 
 async def leave_whole(port: int, case: Case, how: random.Random, counts: Counts) -> None:

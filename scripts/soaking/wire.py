@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,14 +40,6 @@ class Connection:
             for event in events_in(chunk):
                 yield event
 
-    async def arrived(self) -> list[dict[str, Any]]:
-        """Events that came and were not read yet: what is in the way when the client leaves now."""
-        text = b""
-        with contextlib.suppress(TimeoutError):
-            while piece := await asyncio.wait_for(self.reader.read(1 << 16), 0.001):
-                text += piece
-        return events_in(text)
-
     def leave(self) -> None:
         """Close without a word."""
         self.writer.transport.abort()
@@ -56,6 +49,21 @@ def events_in(text: bytes) -> list[dict[str, Any]]:
     """The JSON of every whole event."""
     lines = text.decode("utf-8", "replace").splitlines()
     return [json.loads(line[6:]) for line in lines if line.startswith("data: {") and line.endswith("}")]
+
+
+async def leave_after(port: int, data: bytes, enough: Callable[[list[dict[str, Any]]], bool]) -> bytes:
+    """Send `data`, leave when there is `enough`, and return every byte that had arrived by then."""
+    loop, text = asyncio.get_running_loop(), b""
+    with socket.socket() as asked:
+        asked.setblocking(False)
+        await loop.sock_connect(asked, ("127.0.0.1", port))
+        await loop.sock_sendall(asked, data)
+        while not enough(events_in(text)) and (piece := await loop.sock_recv(asked, 1 << 16)):
+            text += piece
+        with contextlib.suppress(BlockingIOError):
+            while piece := asked.recv(1 << 16):
+                text += piece
+    return text
 
 
 @contextlib.asynccontextmanager
