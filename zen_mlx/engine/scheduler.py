@@ -220,10 +220,7 @@ class Scheduler:
         self._running[id(row)] = row, stream
 
     def _make_resident(self, stream: Stream, short: bool) -> bool:
-        """Read, then place the profile of `stream`; True: there is no room for it now.
-
-        One is read at a time, and none while another one that was read has no room: those are in no budget.
-        """
+        """Read, one at a time as that is in no budget, then place the profile of `stream`; True: there is no room now."""
         key = stream.key
         if key in self._read:
             return short or not self._place(key)
@@ -264,8 +261,7 @@ class Scheduler:
 
     def _write_slots(self) -> None:
         """Go on with the profiles that get their slots, for a moment when rows are waiting for their next token."""
-        writing = [(key, work) for key, work in self._loading.items() if work is not None]
-        if not writing:
+        if not (writing := [(key, work) for key, work in self._loading.items() if work is not None]):
             return
         self._batch.settle()
         until = time.perf_counter() + _BETWEEN_S  # the step in flight may have taken longer than that
