@@ -220,9 +220,9 @@ class Backend:
         self._tasks.put(lambda scheduler: scheduler.forget(name))
 
     def stats(self) -> dict[str, Any]:
-        """Counts of now (running, queued, resident, bytes) and since the start (prompt and completion tokens)."""
+        """Counts of now (running, queued, resident, bytes), since the start (tokens), and whether decoding has failed."""
         scheduler = self._scheduler
-        return {} if scheduler is None else scheduler.stats()
+        return {} if scheduler is None else {**scheduler.stats(), "failed": self._failure is not None}
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""

@@ -37,7 +37,8 @@ class Request:
 
     ids: the prompt's tokens, at least one. profile: its name, None for the base alone. stop: texts that end the answer and
     are no part of it. top_logprobs: None for no log-probabilities; k for each token's own and those of the k likeliest
-    tokens. grammar: what the answer must look like.
+    tokens. grammar: what the answer must look like. continues: the answer goes on with the prompt's text, so that a space at
+    its beginning is part of it; the first space of a turn is not.
     """
 
     ids: Sequence[int]
@@ -46,6 +47,7 @@ class Request:
     stop: tuple[str, ...] = ()
     top_logprobs: int | None = None
     grammar: Grammar | None = None
+    continues: bool = False
 
 
 @dataclass(frozen=True)

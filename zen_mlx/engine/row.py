@@ -84,6 +84,9 @@ class Row:
         self.matcher = None if request.grammar is None else request.grammar.matcher()
         self._tokenizer = tokenizer
         self._detokenizer: Any = tokenizer.detokenizer
+        if request.continues:  # the detokenizer takes the first space off whatever comes first
+            self._detokenizer.add_token(int(request.ids[-1]))
+            _ = self._detokenizer.last_segment  # reading it moves it on
         self._stops = StopTexts(request.stop)
         self._began = time.perf_counter()
         self._first = self._last = 0.0

@@ -94,9 +94,15 @@ def _add_own(app: FastAPI, serving: Serving) -> None:
     """The routes that belong to no dialect."""
 
     @app.get("/health", summary="Whether the server works", responses=answers_of(OPENAI, ["status"]))
-    def health() -> dict[str, Any]:
+    def health(response: Response) -> dict[str, Any]:
         stats = serving.backend.stats()
-        return {"status": "ok", "running": stats.get("running", 0), "queued": stats.get("queued", 0)}
+        failed = stats.get("failed", False)
+        response.status_code = 503 if failed else 200
+        return {
+            "status": "failed" if failed else "ok",
+            "running": stats.get("running", 0),
+            "queued": stats.get("queued", 0),
+        }
 
     @app.get(
         "/metrics",

@@ -55,6 +55,7 @@ def _wanted(serving: Serving, profile: str | None, body: CompletionBody, ids: li
         sampling=sampling_of(serving, len(ids), limit, body.temperature, body.top_p, body.seed),
         stop=stops_of(body.stop),
         top_logprobs=body.logprobs,
+        continues=True,
     )
 
 

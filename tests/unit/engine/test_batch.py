@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -210,3 +211,24 @@ def test_stop_text_ends_a_row_and_log_probabilities_are_those_of_the_model(token
     assert "".join(piece.text for piece in batch.pieces(row)) == text[: text.index(stop)]
     assert (finish(row).finish_reason, finish(row).stop) == ("stop", stop)
     assert len(batch) == 0
+
+
+def test_the_first_space_of_a_continuation_is_part_of_it(tokenizer: TokenizerWrapper) -> None:
+    class Spaces:
+        """Allows nothing but a space."""
+
+        failure = None
+
+        def matcher(self) -> Spaces:
+            return self
+
+        def consume(self, tokens: Sequence[int]) -> None: ...
+
+        def allowed(self) -> np.ndarray:
+            return np.arange(258) == tokenizer.encode(" a")[0]
+
+    batch = Batch(build_model(config_of("llama")), tokenizer)
+    request = Request(tokenizer.encode("Love is"), sampling=Sampling(2, 0.0), grammar=Spaces())
+    assert "".join(piece.text for piece in batch.pieces(batch.add(request))) == " "
+    row = batch.add(dataclasses.replace(request, continues=True))
+    assert "".join(piece.text for piece in batch.pieces(row)) == "  "

@@ -221,3 +221,10 @@ def test_the_openapi_document(live: Live) -> None:
     assert fields["additionalProperties"] is False
     assert {"model", "messages", "user", "logit_bias"} <= set(fields["properties"])
     assert fields["properties"]["logit_bias"]["enum"] == [None, {}]
+
+
+def test_a_backend_that_failed_is_not_healthy(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert live.http.get("/health").status_code == 200
+    monkeypatch.setattr(live.backend, "stats", lambda: {"failed": True})
+    answer = live.http.get("/health")
+    assert (answer.status_code, answer.json()["status"]) == (503, "failed")
