@@ -12,6 +12,7 @@ from starlette.types import Receive
 
 from ..config import SEEDS, Sampling
 from ..engine.request import Finish, Piece, Request, TokenLogprob
+from ..errors import InputError
 from .faults import Interrupted
 from .prompts import Prompt
 from .reading import CALL, TEXT, Found, Reader
@@ -72,6 +73,11 @@ class Answers:
         self._began = time.perf_counter()
         self._tasks: list[asyncio.Task[None]] = []
         self._streams: list[Stream] = []
+        most = serving.options.max_queue
+        if len(requests) > most:
+            raise InputError(
+                "more answers than may wait at once", field="n", expected=f"at most {most}", found=len(requests)
+            )
         try:
             for request in requests:
                 self._streams.append(serving.backend.open(request))

@@ -228,3 +228,10 @@ def test_a_backend_that_failed_is_not_healthy(live: Live, monkeypatch: pytest.Mo
     monkeypatch.setattr(live.backend, "stats", lambda: {"failed": True})
     answer = live.http.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (503, "failed")
+
+
+def test_more_answers_than_may_ever_wait_are_refused_for_good(live: Live) -> None:
+    body = {"model": "tiny", "prompt": ["a"] * 20, "n": 16, "max_tokens": 1}
+    answer = live.http.post("/v1/completions", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "n")
+    assert "at most 64" in answer.json()["error"]["message"]
