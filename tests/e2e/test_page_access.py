@@ -212,8 +212,9 @@ def test_an_empty_conversation_begins_at_its_top(page: Tab) -> None:
 
 def test_the_side_opens_over_a_narrow_page(page: Tab) -> None:
     page.resize(360)
+    page.wait("document.querySelector('.bar .menu').checkVisibility()")
     assert page.js("document.querySelector('#side').checkVisibility()") is False
-    page.js("document.querySelector('.bar .menu').focus()")
+    page.wait("(document.querySelector('.bar .menu').focus(), document.activeElement.className === 'icon menu')")
     page.press("Enter")
     page.wait("document.querySelector('#side').checkVisibility()")
     page.press("Tab")
