@@ -35,17 +35,21 @@ HALVES = {
 
 
 class CannedBackend:
-    """`close` is all that the server itself asks of a backend."""
+    """What the server itself asks of a backend."""
 
     def __init__(self) -> None:
         self.closed = threading.Event()
+        self.failed: str | None = None
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         self.closed.set()
 
 
 def canned_app(backend: CannedBackend) -> Any:
-    """POST says what came; /slow: ten words in a second; /flood: bytes without end; /deaf: no one can end it."""
+    """POST says what came; /slow: ten words in a second; /flood: bytes without end; /deaf: no one can end it.
+
+    /dead: decoding stops.
+    """
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -64,6 +68,9 @@ def canned_app(backend: CannedBackend) -> Any:
             await asyncio.sleep(3600)
         elif path == "/deaf":
             await deaf()
+        elif path == "/dead":
+            backend.failed = "ValueError"
+            await answer(send, 500, {})
         elif path == "/broken":
             raise ValueError("the text of a prompt")
         elif method == "POST":

@@ -55,6 +55,7 @@ class ZenPersonalizationManager(Serving):
         on_pull: Progress | None = None,
         on_note: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__()
         self.model_name = model or registry.DEFAULT_MODEL
         self.config = config or BitDeltaConfig()
         self.home = Path(home).expanduser() if home is not None else zen_home()

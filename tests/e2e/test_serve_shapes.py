@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import mlx.core as mx
+import numpy as np
 import openai
 import pytest
 from jsonschema import Draft202012Validator
@@ -186,6 +188,85 @@ def test_lm_eval(home: Home, server: Server, kind: str, tmp_path: Path, monkeypa
     if chat:
         want = [home.alone(row["question"], "one", ["\x1e"], max_tokens=12, temperature=0.0)[0] for row in rows]
         assert said == want
+
+
+CHOICE = """
+task: choice
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: ["never", "always", "on the second of May"]
+doc_to_target: 0
+metric_list: [{{metric: acc}}]
+"""
+
+
+@pytest.mark.parametrize("profile", [None, "four"])
+def test_lm_eval_s_likelihoods(
+    home: Home, server: Server, profile: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of choices, over HTTP with `echo`, against one forward pass of the attached model."""
+    lm_eval = pytest.importorskip("lm_eval")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    (tmp_path / "rows.json").write_text("\n".join(json.dumps({"question": f"question {i}"}) for i in range(3)))
+    (tmp_path / "choice.yaml").write_text(CHOICE.format(data=tmp_path / "rows.json"))
+    found = lm_eval.simple_evaluate(
+        model="local-completions",
+        model_args={
+            "model": "tiny" if profile is None else f"tiny@{profile}",
+            "base_url": f"http://127.0.0.1:{server.port}/v1/completions",
+            "tokenizer_backend": "huggingface",
+            "tokenizer": str(home.base),
+            "num_concurrent": 4,
+        },
+        tasks=["choice"],
+        task_manager=lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False),
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    encode = home.manager.tokenizer.encode
+    with home.manager.using(profile) as model:
+        for number, sample in enumerate(sorted(found["samples"]["choice"], key=lambda each: each["doc_id"])):
+            for text, (said, greedy) in zip(
+                ("never", "always", "on the second of May"), sample["filtered_resps"], strict=True
+            ):
+                context, whole = encode(f"question {number}"), encode(f"question {number} {text}")
+                want, likeliest = scores(model, whole)
+                rest = range(len(context) - 1, len(whole) - 1)
+                assert said == pytest.approx(sum(want[each] for each in rest), abs=1e-3)
+                assert greedy == all(likeliest[each] for each in rest)
+
+
+def scores(model: Any, ids: list[int]) -> tuple[list[float], list[bool]]:
+    """(log-probability, whether no other is likelier) of each token after the first."""
+    logits = model(mx.array([ids]))[0, :-1]
+    logprobs = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+    following = np.array(ids[1:])
+    own = logprobs[np.arange(len(following)), following]
+    return own.tolist(), (own >= logprobs.max(axis=-1)).tolist()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_echo_begins_with_the_prompt(client: openai.OpenAI, stream: bool) -> None:
+    asked: dict[str, Any] = {"model": "one", "prompt": "Zürich is", "max_tokens": 5, "temperature": 0}
+    without = client.completions.create(**asked).choices[0].text
+    answer: Any = client.completions.create(**asked, echo=True, logprobs=2, stream=stream)
+    choices = [each.choices[0] for each in answer] if stream else [answer.choices[0]]
+    assert "".join(each.text for each in choices) == "Zürich is" + without
+    known = [each.logprobs for each in choices if each.logprobs is not None]
+    values = [value for each in known for value in each.token_logprobs]
+    assert values[0] is None
+    assert all(value < 0 for value in values[1:])
+    assert [top is None for each in known for top in each.top_logprobs] == [True] + [False] * (len(values) - 1)
+    offsets = [offset for each in known for offset in each.text_offset]
+    assert offsets[0] == 0
+    assert offsets == sorted(offsets)
+    assert client.completions.create(**asked, echo=True).choices[0].text == "Zürich is" + without
 
 
 def test_made_up_requests_get_what_the_document_says(server: Server, tmp_path: Path) -> None:

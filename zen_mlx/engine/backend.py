@@ -199,6 +199,11 @@ class Backend:
             raise QueueFull("the backend is stopping", retry_after=_RETRY_S)
         return self._scheduler
 
+    @property
+    def failed(self) -> str | None:
+        """The type of the error with which decoding has stopped for good."""
+        return None if self._failure is None else type(self._failure).__name__
+
     def profiles(self) -> list[str]:
         """Names of the profiles of this base."""
         return self._profiles.names()
@@ -222,7 +227,7 @@ class Backend:
     def stats(self) -> dict[str, Any]:
         """Counts of now (running, queued, resident, bytes), since the start (tokens), and whether decoding has failed."""
         scheduler = self._scheduler
-        return {} if scheduler is None else {**scheduler.stats(), "failed": self._failure is not None}
+        return {} if scheduler is None else {**scheduler.stats(), "failed": self.failed is not None}
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None:
         """End the thread: after the answers that are open with `drain`, else at once; they end as "interrupted"."""

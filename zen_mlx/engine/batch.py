@@ -7,10 +7,13 @@ batch interface, and the only way to decode.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from ..kernels.dispatch import backend
+from . import logprobs
 from .constraints import logits_processor
 from .prompt_cache import PromptCaches
 from .request import Finish, Piece, Request
@@ -31,6 +34,7 @@ PREFILL_TOKENS = {
 }  # of a prompt between two steps: as fast as more, and others wait less
 DEFAULT_STREAMS = 32
 _PREFILL_ROWS = 8
+_ENDED = object()
 
 
 class RowTag:
@@ -62,6 +66,17 @@ class RowTag:
         """Padding is nothing to a tag."""
 
 
+@dataclass
+class _Scored:
+    """A row whose prompt is being read for its own log-probabilities; it joins the others when `work` has ended."""
+
+    row: Row
+    key: str
+    shared: bool
+    cache: list[Any]
+    work: Iterator[None]
+
+
 class Batch:
     """The rows that one model decodes now. Not thread-safe. residents: the profiles that rows may have; None: none."""
 
@@ -81,6 +96,7 @@ class Batch:
         self.residents = residents
         self.caches = caches or PromptCaches()
         self._rows: dict[int, tuple[Row, str, bool]] = {}
+        self._scored: list[_Scored] = []
         self._generator: Any = BatchGenerator(
             cast(Any, self._forward),
             stop_tokens=[[int(token)] for token in tokenizer.eos_token_ids],
@@ -92,7 +108,7 @@ class Batch:
         self._generator._old_wired_limit = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + len(self._scored)
 
     def add(self, request: Request, key: str = BASE_KEY, shared: bool = True) -> Row:
         """A row for `request`, under the profile `key`; it is computed in the steps that follow.
@@ -101,24 +117,43 @@ class Batch:
         """
         from mlx_lm.models.cache import make_prompt_cache
 
-        cache, cached = self.caches.fetch(key, request.ids)
+        scored = request.echo is not None and request.top_logprobs is not None
+        found, cached = (None, 0) if scored else self.caches.fetch(key, request.ids)
         row = Row(request, self.tokenizer, cached)
         shared = shared and key != BASE_KEY and self.residents is not None
         handle = self.residents.acquire(key) if shared and self.residents is not None else BASE
-        processors = [] if row.matcher is None else [logits_processor(row.matcher, len(request.ids))]
+        cache = [*(found or make_prompt_cache(self.model)), RowTag([handle])]
+        if scored:
+            self._scored.append(_Scored(row, key, shared, cache, self._score(row, cache)))
+        else:
+            self._insert(row, key, shared, cache, cached)
+        return row
+
+    def _insert(self, row: Row, key: str, shared: bool, cache: list[Any], done: int) -> None:
+        """Give a row to mlx-lm. done: how many tokens of its prompt `cache` holds."""
+        ids, sampling = list(row.request.ids), row.request.sampling
+        processors = [] if row.matcher is None else [logits_processor(row.matcher, len(ids))]
         (uid,) = self._generator.insert(
-            [list(request.ids[cached:])],
-            [request.sampling.max_tokens],
-            caches=[[*(cache or make_prompt_cache(self.model)), RowTag([handle])]],
-            all_tokens=[list(request.ids[:cached])],
-            samplers=[sampler(request.sampling, row.seed)],
+            [ids[done:]],
+            [sampling.max_tokens],
+            caches=[cache],
+            all_tokens=[ids[:done]],
+            samplers=[sampler(sampling, row.seed)],
             logits_processors=[processors],
         )
         self._rows[uid] = row, key, shared
-        return row
+
+    def _score(self, row: Row, cache: list[Any]) -> Iterator[None]:
+        """Read a prompt alone, with the log-probabilities of its tokens, a part at each step."""
+        ids, top, part = row.request.ids, row.request.top_logprobs or 0, PREFILL_TOKENS[backend()]
+        forward = functools.partial(self._forward, cache=cache)
+        for known in logprobs.of_prompt(self.tokenizer, ids, top, part, forward, cache[:-1]):
+            row.prompt_logprobs += known
+            yield
 
     def step(self) -> list[tuple[Row, Piece]]:
         """One token for each row, or the next part of a prompt; a row that ended has its `finish`."""
+        self._go_on_scoring()
         _, responses = self._generator.next()
         pieces, ended = [], []
         for each in responses:
@@ -132,9 +167,23 @@ class Batch:
         self._remove(ended)
         return pieces
 
+    def _go_on_scoring(self) -> None:
+        """With one prompt; `_ENDED` is what a generator at its end gives."""
+        import mlx.core as mx
+
+        for each in self._scored[:1]:
+            with mx.stream(self._generator.stream):
+                ended = next(each.work, _ENDED) is _ENDED
+            if ended:  # the last token is for mlx-lm to begin with
+                self._scored.remove(each)
+                self._insert(each.row, each.key, each.shared, each.cache, len(each.row.request.ids) - 1)
+
     def cancel(self, row: Row) -> str:
         """Take `row` out, in whatever state it is, and return the last of its text."""
         text = row.interrupt()
+        for scored in [each for each in self._scored if each.row is row]:
+            self._scored.remove(scored)
+            self._let_go(scored.key, scored.shared)
         self._remove([uid for uid, (each, *_) in self._rows.items() if each is row])
         return text
 
@@ -195,6 +244,9 @@ class Batch:
 
     def _release(self, uid: int) -> None:
         _, key, shared = self._rows.pop(uid)
+        self._let_go(key, shared)
+
+    def _let_go(self, key: str, shared: bool) -> None:
         if self.residents is not None and shared:
             self.residents.release(key)
 

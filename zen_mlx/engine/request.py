@@ -38,7 +38,8 @@ class Request:
     ids: the prompt's tokens, at least one. profile: its name, None for the base alone. stop: texts that end the answer and
     are no part of it. top_logprobs: None for no log-probabilities; k for each token's own and those of the k likeliest
     tokens. grammar: what the answer must look like. continues: the answer goes on with the prompt's text, so that a space at
-    its beginning is part of it; the first space of a turn is not.
+    its beginning is part of it; the first space of a turn is not. echo: the prompt's text, with which the answer then begins;
+    its tokens are among the log-probabilities, the first of them without a value.
     """
 
     ids: Sequence[int]
@@ -48,15 +49,19 @@ class Request:
     top_logprobs: int | None = None
     grammar: Grammar | None = None
     continues: bool = False
+    echo: str | None = None
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """log p(token), natural; p = softmax(logits) before temperature and top_p, after a grammar's mask."""
+    """log p(token), natural; p = softmax(logits) before temperature and top_p, after a grammar's mask.
+
+    None for a prompt's first token, which nothing comes before.
+    """
 
     token: int
     text: str
-    logprob: float
+    logprob: float | None
     top: tuple[TokenLogprob, ...] = ()
 
 

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..config import SEEDS, Sampling
+from .logprobs import with_top
 from .request import Finish, Piece, Request, TokenLogprob
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class StopTexts:
 
 
 class Row:
-    """tokens: those drawn so far, an end of turn included. began: when its prompt was given to the model."""
+    """tokens: those drawn so far, an end of turn included. prompt_logprobs: of the prompt's, for the first piece."""
 
     def __init__(self, request: Request, tokenizer: TokenizerWrapper, cached: int) -> None:
         sampling = request.sampling
@@ -80,6 +79,7 @@ class Row:
         self.cached = cached
         self.seed = secrets.randbelow(SEEDS) if sampling.seed is None else sampling.seed
         self.tokens: list[int] = []
+        self.prompt_logprobs: list[TokenLogprob] = []
         self.finish: Finish | None = None
         self.matcher = None if request.grammar is None else request.grammar.matcher()
         self._tokenizer = tokenizer
@@ -94,21 +94,22 @@ class Row:
     def take(self, token: int, logprobs: Any, reason: str | None) -> Piece:
         """The piece that comes with `token`; `reason`: what the batch says of its end. `finish` is set when it has ended."""
         self._last = time.perf_counter()
+        known = self._known(token, logprobs)
+        text, said = "", ""
         if not self.tokens:
             self._first = self._last
+            said, known = self.request.echo or "", [*self.prompt_logprobs, *known]
         self.tokens.append(token)
-        text = ""
         if token not in self._tokenizer.eos_token_ids:
             self._detokenizer.add_token(token)
             text = self._stops.feed(self._detokenizer.last_segment)
         else:
             reason = "stop"
-        known = () if self.request.top_logprobs is None else (self._logprob(token, logprobs),)
         if self._stops.found is not None:
             reason = "stop"
         if reason is not None:
             text += self._end(reason)
-        return Piece(text, 1, known)
+        return Piece(said + text, 1, tuple(known))
 
     def interrupt(self) -> str:
         """End the answer where it is; the text that was held back."""
@@ -119,6 +120,8 @@ class Row:
         if self._stops.found is None:
             self._detokenizer.finalize()
             text = self._stops.feed(self._detokenizer.last_segment) + self._stops.rest()
+            if self._stops.found is not None:
+                reason = "stop"
         fed, prompt_s, answer_s = (
             len(self.request.ids) - self.cached,
             self._first - self._began,
@@ -136,15 +139,6 @@ class Row:
         )
         return text
 
-    def _logprob(self, token: int, logprobs: Any) -> TokenLogprob:
-        import mlx.core as mx
-
-        count = self.request.top_logprobs or 0
-        best = np.array(mx.argpartition(-logprobs, kth=count)[:count]).tolist() if count else []
-        found = np.array(logprobs[mx.array([token, *best])].astype(mx.float32)).tolist()
-        values = dict(zip([token, *best], found, strict=True))
-        top = sorted((self._named(each, values[each]) for each in best), key=lambda each: -each.logprob)
-        return TokenLogprob(token, self._tokenizer.decode([token]), values[token], tuple(top))
-
-    def _named(self, token: int, logprob: float) -> TokenLogprob:
-        return TokenLogprob(token, self._tokenizer.decode([token]), logprob)
+    def _known(self, token: int, logprobs: Any) -> list[TokenLogprob]:
+        top = self.request.top_logprobs
+        return [] if top is None else with_top(self._tokenizer, [token], logprobs[None], top)

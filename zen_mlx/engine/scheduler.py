@@ -17,7 +17,7 @@ from ..errors import MemoryLimitError
 from .batch import BASE_KEY, Batch
 from .counts import Counts
 from .prompt_cache import PromptCaches
-from .request import Finish
+from .request import Finish, Piece
 from .row import Row
 from .stream import Stream
 
@@ -98,15 +98,15 @@ class Scheduler:
             self._end_waiting(stream, Finish("interrupted", None, len(stream.request.ids), 0, 0, 0.0, 0.0, 0))
         for row, each in list(self._running.values()):
             if each is stream:
-                self._batch.cancel(row)
+                if text := self._batch.cancel(row):
+                    stream.put(Piece(text, 0))
                 self._finish(row)
 
     def pin(self, name: str, pinned: bool) -> None:
         """Keep the profile of this name however long it is not used."""
         (self._pinned.add if pinned else self._pinned.discard)(name)
-        for key in self._keys_of(name):
-            if self._residents.ready(key):
-                self._residents.pin(key, pinned)
+        for key in filter(self._residents.ready, self._keys_of(name)):
+            self._residents.pin(key, pinned)
 
     def forget(self, name: str) -> None:
         """`drop` what is known by `name`."""

@@ -31,7 +31,9 @@ class Serving:
     model_name: str
     _backend: Backend | None = None
     _constraints: Constraints | None = None
-    _serving = threading.Lock()
+
+    def __init__(self) -> None:
+        self._serving = threading.Lock()
 
     @property
     def base(self) -> Base:
@@ -118,8 +120,9 @@ class Serving:
         return self._constraints.json_schema(schema, "schema")
 
     def close(self) -> None:
-        """End the backend, if one runs; answers that are open end as "interrupted"."""
-        backend, self._backend = self._backend, None
+        """End the backend, if one runs, after it is loaded; answers that are open end as "interrupted"."""
+        with self._serving:
+            backend, self._backend = self._backend, None
         if backend is not None:
             backend.close(drain=False)
 

@@ -86,9 +86,9 @@ def usage_of(prompts: list[engine.Finish], answers: list[engine.Finish]) -> dict
     }
 
 
-def finite(logprob: float) -> float:
+def finite(logprob: float | None) -> float:
     """`logprob` as a number that JSON has."""
-    return max(logprob, LEAST_LOGPROB)
+    return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
 
 
 def logprobs_of(tokens: list[engine.TokenLogprob]) -> dict[str, Any]:

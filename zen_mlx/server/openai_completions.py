@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -34,9 +34,15 @@ def router(serving: Serving) -> APIRouter:
     )
     async def complete(body: CompletionBody, request: Request) -> Response:
         profile = serving.profile_of(body.model, request)
-        prompts = await asyncio.to_thread(plain, serving.backend, body.prompts())
+        texts = body.prompts()
+        prompts = await asyncio.to_thread(plain, serving.backend, texts)
         n = body.n or 1
-        wanted = [each for ids in prompts for each in copies(_wanted(serving, profile, body, ids), n)]
+        echoes = await asyncio.to_thread(_echoes, serving, texts) if body.echo else [None] * len(texts)
+        wanted = [
+            each
+            for ids, echo in zip(prompts, echoes, strict=True)
+            for each in copies(_wanted(serving, profile, body, ids, echo), n)
+        ]
         answers = Answers(serving, Prompt([]), wanted)
         head = header("cmpl", "text_completion", serving.model_of(profile))
         if not body.stream:
@@ -47,7 +53,15 @@ def router(serving: Serving) -> APIRouter:
     return routes
 
 
-def _wanted(serving: Serving, profile: str | None, body: CompletionBody, ids: list[int]) -> engine.Request:
+def _echoes(serving: Serving, prompts: Sequence[str | list[int]]) -> list[str]:
+    """Each prompt as text."""
+    with serving.backend.tokenizing:
+        return [each if isinstance(each, str) else serving.backend.tokenizer.decode(each) for each in prompts]
+
+
+def _wanted(
+    serving: Serving, profile: str | None, body: CompletionBody, ids: list[int], echo: str | None
+) -> engine.Request:
     limit = body.max_tokens or DEFAULT_TOKENS
     return engine.Request(
         ids=ids,
@@ -56,6 +70,7 @@ def _wanted(serving: Serving, profile: str | None, body: CompletionBody, ids: li
         stop=stops_of(body.stop),
         top_logprobs=body.logprobs,
         continues=True,
+        echo=echo,
     )
 
 
@@ -79,17 +94,31 @@ def _choice(
 
 
 def _logprobs(tokens: list[engine.TokenLogprob], offset: int) -> dict[str, Any]:
-    """OpenAI's older form: lists side by side. offset: characters of the answer before these tokens."""
+    """OpenAI's older form: lists side by side. offset: characters of the answer before these tokens.
+
+    A prompt's first token has no log-probability.
+    """
     offsets = []
     for token in tokens:
         offsets.append(offset)
         offset += len(token.text)
     return {
         "tokens": [token.text for token in tokens],
-        "token_logprobs": [finite(token.logprob) for token in tokens],
-        "top_logprobs": [{each.text: finite(each.logprob) for each in token.top} for token in tokens],
+        "token_logprobs": [_value(token) for token in tokens],
+        "top_logprobs": [_top(token) for token in tokens],
         "text_offset": offsets,
     }
+
+
+def _value(token: engine.TokenLogprob) -> float | None:
+    return None if token.logprob is None else finite(token.logprob)
+
+
+def _top(token: engine.TokenLogprob) -> dict[str, float | None] | None:
+    """Of two tokens with the same text, such as parts of a character, the likelier one."""
+    if token.logprob is None:
+        return None
+    return {each.text: _value(each) for each in reversed(token.top)}
 
 
 async def _chunks(head: dict[str, Any], answers: Answers, n: int, usage: bool) -> AsyncIterator[str]:

@@ -206,7 +206,6 @@ class CompletionBody(SampledBody):
     ignored: ClassVar[frozenset[str]] = IGNORED
     refused: ClassVar = {
         "best_of": (1,),
-        "echo": (False,),
         "frequency_penalty": (0,),
         "logit_bias": ({},),
         "presence_penalty": (0,),
@@ -218,6 +217,7 @@ class CompletionBody(SampledBody):
     stop: StopText | StopTexts | None = None
     seed: Seed | None = None
     logprobs: int | None = Field(None, ge=0, le=5)
+    echo: bool | None = Field(None, description="Begin with the prompt; with `logprobs` its tokens have theirs.")
     stream_options: StreamOptions | None = None
 
     def prompts(self) -> list[str | list[int]]:

@@ -4,6 +4,8 @@ while it loads    SIGTERM leaves with 0, SIGINT (Ctrl-C) with 130
 while it serves   the first SIGTERM or SIGINT drains: no new connection is taken, running answers have `drain_s` to
                   end, then they are ended as "interrupted". Exit code 0 after SIGTERM, 130 after SIGINT
 while it drains   another SIGTERM or SIGINT leaves at once with 130
+
+When decoding has stopped with an error nothing can be answered any more: the server leaves with 1.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .guard import Guard
 from .keys import read_keys
 from .origins import Origins
 
-STOPPED, INTERRUPTED = 0, 130
+STOPPED, FAILED, INTERRUPTED = 0, 1, 130
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _CUT_S = 2.0  # for answers that were ended to say so
 _OVERTIME_S = 3.0  # after that, for whatever still does not end
@@ -44,7 +46,10 @@ Write = Callable[[str], None]
 
 
 class Closes(Protocol):
-    """What `serve` needs of a backend."""
+    """What `serve` needs of a backend. failed: with what decoding has stopped for good."""
+
+    @property
+    def failed(self) -> str | None: ...
 
     def close(self, drain: bool = True, timeout: float | None = None) -> None: ...
 
@@ -53,7 +58,7 @@ Start = Callable[[], tuple[ASGIApp, Closes]]
 
 
 def serve(options: ServeOptions, start: Start, *, on_ready: Write, on_log: Write) -> int:
-    """Serve until a signal comes; returns the exit code, which is for `leave`.
+    """Serve until a signal comes or decoding has failed; returns the exit code, which is for `leave`.
 
     start: loads app and backend; it is called when key file and address are known to be good. on_ready: gets the URL when
     the server listens. on_log: gets each line of the log, from several threads. Only for the main thread.
@@ -75,6 +80,9 @@ def serve(options: ServeOptions, start: Start, *, on_ready: Write, on_log: Write
             url = listen(bound, options)
             asyncio.run(server.run_on(bound, lambda: on_ready(url)))
         backend.close(drain=False, timeout=_CUT_S)
+        if stop.code is None and backend.failed is not None:
+            log(f"{now()} error decoding stopped with {backend.failed}; the server leaves")
+            return FAILED
         return stop.code or STOPPED
 
 
@@ -171,6 +179,11 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if not self.should_exit:
             self._on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to leave: also when nothing can be answered any more."""
+        self.should_exit = self.should_exit or self._backend.failed is not None
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no connection any more; wait for the running answers, then end them."""

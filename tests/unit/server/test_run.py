@@ -115,6 +115,15 @@ def test_ctrl_c_drains_too_and_is_130() -> None:
         assert server.process.wait(5) == 130
 
 
+def test_when_decoding_has_stopped_it_leaves_for_its_service_manager_to_start_again() -> None:
+    with running() as server:
+        stream = started(server, SLOW)
+        assert server.ask("/dead")[0] == 500
+        assert rest_of(stream).endswith(b"done\r\n0\r\n\r\n")
+        assert server.process.wait(5) == 1
+        assert "the server leaves" in server.wait_for("decoding stopped with ValueError")
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_while_it_loads_ends_at_once(number: int, code: int) -> None:
     with running(command=[*SELF, '{"port": 0}', "30"], ready=False) as server:

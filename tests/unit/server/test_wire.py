@@ -30,7 +30,6 @@ CHANGED: dict[str, Any] = {  # values that would change the answer
     "container": "c1",
     "context_management": [{"type": "compaction"}],
     "conversation": "conv_1",
-    "echo": True,
     "frequency_penalty": 0.5,
     "function_call": "auto",
     "functions": [{"name": "f"}],
