@@ -53,14 +53,37 @@ def _add(
     live = [_live(layer) for layer in layers]
     if not any(live):
         return ys
-    if len(layers) > 1 and all(len(each) == 1 for each in live) and len({each[0].ids for each in live}) == 1:
-        return add_parts_together(x, [each[0].parts for each in live], ys, ids(live[0][0].ids, layers[0]))
+    first = live[0][:1]
+    if len(layers) > 1 and all(len(each) == 1 and each[0][1:] == first[0][1:] for each in live) and not first[0].rows:
+        return add_parts_together(x, [each[0].parts for each in live], ys, ids(first[0].ids, layers[0]))
     sums = []
     for layer, y, each in zip(layers, ys, live, strict=True):
-        for parts, slots in each:
-            y = add_parts(x, parts, y, ids(slots, layer))
-        sums.append(y)
+        for parts, slots, rows in each:
+            if rows is None:
+                y = add_parts(x, parts, y, ids(slots, layer))
+        some = [one for one in each if one.rows is not None]
+        sums.append(_add_to_rows(x, y, some, layer.__dict__[_ROWS]) if some else y)
     return sums
+
+
+def _add_to_rows(x: mx.array, y: mx.array, live: Sequence[Live], batch: BatchRows) -> mx.array:
+    """y + what stacks add to some rows of the batch: each stack computes its own, then all are put in order again."""
+    count = len(batch.handles)
+    xs, ys = (each.reshape(count, -1, each.shape[-1]) for each in (x, y))
+    length = xs.shape[1]
+    order: list[int] = []
+    found = []
+    for parts, slots, rows in live:
+        assert rows is not None
+        index = batch.index(rows)
+        ids = None if slots is None else batch.array(slots, (len(rows), length))
+        order += rows
+        found.append(add_parts(xs[index], parts, ys[index], ids))
+    if rest := tuple(row for row in range(count) if row not in order):
+        order += rest
+        found.append(ys[batch.index(rest)])
+    back = sorted(range(count), key=order.__getitem__)
+    return mx.concatenate(found)[batch.index(tuple(back))].reshape(y.shape)
 
 
 class SlotLinear(nn.Module):

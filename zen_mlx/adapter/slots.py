@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from ..kernels.dispatch import Operand
+from ..kernels.dispatch import Operand, SignOperand
 
 Parts = tuple[Operand, ...]
 Form = Hashable
@@ -78,6 +78,10 @@ class BatchRows:
             each = int(np.prod(lead)) // len(ids)
             self._arrays[key] = mx.array(np.repeat(np.array(ids, np.int32), each).reshape(lead))
         return self._arrays[key]
+
+    def index(self, rows: tuple[int, ...]) -> mx.array:
+        """`rows` as i32."""
+        return self.array(rows, (len(rows),))
 
 
 class Stack:
@@ -151,10 +155,14 @@ class Stack:
 
 
 class Live(NamedTuple):
-    """What one stack adds to a batch: `parts` with each row's slot, or one slot's own parts where `ids` is None."""
+    """What one stack adds to a batch: `parts` with each row's slot, or one slot's own parts where `ids` is None.
+
+    rows: of the batch, that are computed; None: all, as the kernels of signs pass over rows without a slot.
+    """
 
     parts: Parts
     ids: tuple[int, ...] | None
+    rows: tuple[int, ...] | None = None
 
 
 class LayerSlots:
@@ -204,8 +212,14 @@ class LayerSlots:
 
 def _live(stack: Stack, handles: tuple[int, ...]) -> Live | None:
     ids = tuple(stack.slot_of.get(handle, -1) for handle in handles)
-    if max(ids, default=-1) < 0:
+    rows = tuple(row for row, slot in enumerate(ids) if slot >= 0)
+    if not rows:
         return None
+    some = (
+        len(rows) < len(ids) and stack.experts == 1 and not all(isinstance(each, SignOperand) for each in stack.parts)
+    )
+    if some:
+        ids = tuple(ids[row] for row in rows)
     if len(set(ids)) == 1:
-        return Live(stack.view(ids[0]), None)
-    return Live(stack.parts, ids)
+        return Live(stack.view(ids[0]), None, rows if some else None)
+    return Live(stack.parts, ids, rows if some else None)

@@ -72,12 +72,15 @@ def factor_matmul(x: mx.array, part: FactorOperand, y_base: mx.array, slots: mx.
         ids = mx.where(valid, flat, 0)
     if part.v is not None:
         rows = rows * (part.v[0] if ids is None else part.v[ids])
-    total = mx.array(0.0)
+    total = None
     for group in part.groups:
         h = _right(rows, group.right, ids)
         if group.scale is not None:
             h = h * (group.scale[0] if ids is None else group.scale[ids])
-        total = total + _left(h, group.left, ids, n)
+        y = _left(h, group.left, ids, n)
+        total = y if total is None else total + y
+    if total is None:
+        return y_base
     if part.u is not None:
         total = total * (part.u[0] if ids is None else part.u[ids])
     if valid is not None:
