@@ -16,6 +16,7 @@ from ..eval.plot import pyplot_module, save
 from ..events import Progress
 from ..fsio import Json
 from .options import Options
+from .serve_kernel import measure_kernel
 from .serve_loading import measure_loading
 from .serve_memory import compute_people, measure_memory
 from .serve_peers import measure_peers
@@ -35,6 +36,7 @@ def measure(options: Options, report: Progress) -> Json:
     """The table's document: one entry a part, named as above."""
     return {
         "rate": measure_rate(options.quick, report),
+        "kernel": measure_kernel(options.quick, report),
         "loading": measure_loading(options.quick, report),
         "memory": measure_memory(options.quick, report),
         "people": compute_people(),
@@ -50,8 +52,8 @@ def plot(document: Json, file: Path) -> None:
     _rates(left, [row for row in table["rate"] if row["kind"] == "sign"])
     _memory(right, table["memory"])
     for axes in (left, right):
-        axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(pyplot.NullLocator())
         axes.grid(color="#e8eaed", linewidth=0.8)
         axes.legend(fontsize=8, frameon=False)
@@ -85,4 +87,5 @@ def _memory(axes: Any, rows: list[Json]) -> None:
 
 def _ticks(axes: Any, values: list[int]) -> None:
     found = sorted(set(values))
+    axes.set_xscale("log", base=2)
     axes.set_xticks(found, [str(value) for value in found])

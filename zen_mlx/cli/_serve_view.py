@@ -12,6 +12,7 @@ _SIDES = {"bare": "bare base", "base": "base", "one": "one profile", "eight": "8
 def show_serve(found: dict[str, Any]) -> None:
     """Each part."""
     _rate(found["rate"])
+    _kernel(found["kernel"])
     _loading(found["loading"])
     _memory(found["memory"])
     _people(found["people"])
@@ -45,6 +46,15 @@ def _rate(rows: list[dict[str, Any]]) -> None:
             _view.duration(row["token_s"]),
         ]
         listing.add_row(*map(_view.cell, values))
+    _view.show(listing)
+
+
+def _kernel(rows: list[dict[str, Any]]) -> None:
+    heads = ("rows", "one profile", "8 profiles", "of one")
+    listing = _view.table(*heads, title="One product of signs alone, 2560 wide", right=heads)
+    for row in rows:
+        times = [_view.duration(row[key]) for key in ("one_s", "eight_s")]
+        listing.add_row(*map(_view.cell, [row["rows"], *times, _view.number(row["over_one"], 2)]))
     _view.show(listing)
 
 

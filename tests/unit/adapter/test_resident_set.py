@@ -107,7 +107,9 @@ def same(found: mx.array, wanted: np.ndarray, limit: float = 2e-4) -> None:
 def test_each_row_has_its_own_profile(family: str) -> None:
     """With 1 and 11 tokens: below and above the 64 indices from which experts' rows are sorted."""
     model = build_model(config_of(family))
-    profiles = [mixable(model, kind, seed) for seed, kind in enumerate(("sign", "sign", "planes", "factor", "factor", "all"))]
+    profiles = [
+        mixable(model, kind, seed) for seed, kind in enumerate(("sign", "sign", "planes", "factor", "factor", "all"))
+    ]
     order = (0, None, 5, 1, 3, 2, 4, 0, 3)
     rows = [None if each is None else profiles[each] for each in order]
     want = {length: [alone(model, each, prompts(9, length)) for each in (None, *profiles)] for length in (1, 11)}
