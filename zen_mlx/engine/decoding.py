@@ -5,7 +5,7 @@ token[t+1] ~ softmax(logits / temperature), cut to the nucleus of mass top_p; ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +66,15 @@ def has_template(tokenizer: TokenizerWrapper) -> bool:
 def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int]:
     """Token ids of the conversation through the model's chat template, up to where the assistant speaks.
 
-    InputError for a model without a template or one whose template refuses these roles.
+    InputError for text that is none, a model without a template, and one whose template refuses these roles.
     """
     if not has_template(tokenizer):
         raise InputError(
             "this model has no chat template, so it cannot hold a conversation",
             hint="use an instruction-tuned model; `zen generate` continues plain text without a template",
         )
+    for message in messages:
+        _check_text(message.get("content"), "messages")
     try:
         ids = tokenizer.apply_chat_template(list(messages), tokenize=True, add_generation_prompt=True)
     except Exception as error:  # a template is a program of the model's: whatever it raises is about this conversation
@@ -85,6 +87,32 @@ def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int
     return [int(token) for token in ids]
 
 
+def checked(messages: Sequence[Message]) -> Sequence[Message]:
+    """`messages`, if they are turns {"role", "content", ...}, at least one; else InputError."""
+    turns = isinstance(messages, Sequence) and all(
+        isinstance(each, Mapping) and isinstance(each.get("role"), str) for each in messages
+    )
+    if not turns or not messages:
+        raise InputError(
+            "a conversation is a list of turns, at least one",
+            field="messages",
+            expected='[{"role": "user", "content": "..."}, ...], or a text',
+            found="none" if not messages else type(messages).__name__,
+        )
+    return messages
+
+
+def _check_text(text: object, field: str) -> None:
+    """InputError for half a character, which no tokenizer can read; texts of other kinds are the template's affair."""
+    try:
+        if isinstance(text, str):
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "not valid text: it has half of a character", field=field, found=f"at {error.start}"
+        ) from error
+
+
 def prompt_ids(tokenizer: TokenizerWrapper, prompt: str, system: str | None = None) -> list[int]:
     """`prompt` as a user turn; the plain text for a model without a chat template."""
     if has_template(tokenizer):
@@ -92,6 +120,7 @@ def prompt_ids(tokenizer: TokenizerWrapper, prompt: str, system: str | None = No
         return render(tokenizer, [*messages, {"role": "user", "content": prompt}])
     if system:
         raise InputError("this model has no chat template, so it accepts no system message", field="system")
+    _check_text(prompt, "prompt")
     ids = [int(token) for token in tokenizer.encode(prompt)]
     if not ids:
         raise InputError("the prompt is empty", field="prompt")

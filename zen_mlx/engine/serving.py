@@ -15,7 +15,7 @@ from ..config import Sampling
 from .backend import Backend
 from .batch import DEFAULT_STREAMS
 from .constraints import Constraints
-from .decoding import Message, prompt_ids, render
+from .decoding import Message, checked, prompt_ids, render
 from .prompt_cache import DEFAULT_MAX_BYTES
 from .request import Grammar, Request
 from .stored_profiles import StoredProfiles
@@ -102,7 +102,7 @@ class Serving:
             ids = (
                 prompt_ids(backend.tokenizer, messages, system)
                 if isinstance(messages, str)
-                else render(backend.tokenizer, [*_system(system), *messages])
+                else render(backend.tokenizer, [*_system(system), *checked(messages)])
             )
         chosen = Sampling(**sampling)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,3 +179,16 @@ def test_profiles_without_room_are_not_all_read(manager: ZenPersonalizationManag
     assert most == 1
     for stream in waiting:
         stream.cancel()
+
+
+@pytest.mark.parametrize("messages", [[], {"role": "user"}, [5], [{"content": "x"}], 5, None, [{"role": 1}]])
+def test_what_is_no_conversation(manager: ZenPersonalizationManager, messages: Any) -> None:
+    with pytest.raises(InputError, match="a list of turns") as caught:
+        manager.stream(messages)
+    assert caught.value.field == "messages"
+
+
+@pytest.mark.parametrize("messages", ["a\ud800", [{"role": "user", "content": "\udfff"}]])
+def test_half_a_character(manager: ZenPersonalizationManager, messages: Any) -> None:
+    with pytest.raises(InputError, match="half of a character"):
+        manager.stream(messages)
