@@ -74,7 +74,7 @@ def render(tokenizer: TokenizerWrapper, messages: Sequence[Message]) -> list[int
             hint="use an instruction-tuned model; `zen generate` continues plain text without a template",
         )
     for message in messages:
-        _check_text(message.get("content"), "messages")
+        check_text(message.get("content"), "messages")
     try:
         ids = tokenizer.apply_chat_template(list(messages), tokenize=True, add_generation_prompt=True)
     except Exception as error:  # a template is a program of the model's: whatever it raises is about this conversation
@@ -102,7 +102,7 @@ def checked(messages: Sequence[Message]) -> Sequence[Message]:
     return messages
 
 
-def _check_text(text: object, field: str) -> None:
+def check_text(text: object, field: str) -> None:
     """InputError for half a character, which no tokenizer can read; texts of other kinds are the template's affair."""
     try:
         if isinstance(text, str):
@@ -120,7 +120,7 @@ def prompt_ids(tokenizer: TokenizerWrapper, prompt: str, system: str | None = No
         return render(tokenizer, [*messages, {"role": "user", "content": prompt}])
     if system:
         raise InputError("this model has no chat template, so it accepts no system message", field="system")
-    _check_text(prompt, "prompt")
+    check_text(prompt, "prompt")
     ids = [int(token) for token in tokenizer.encode(prompt)]
     if not ids:
         raise InputError("the prompt is empty", field="prompt")

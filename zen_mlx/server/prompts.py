@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine.constraints import Constraints
+from ..engine.decoding import check_text
 from ..engine.request import Grammar
 from ..errors import InputError
 from .reading import THOUGHT, Span
@@ -103,6 +104,8 @@ def _render(tokenizer: Any, talk: Talk) -> list[int]:
             "this model has no chat template, so it cannot hold a conversation",
             hint="use /v1/completions, or serve an instruction-tuned base",
         )
+    for message in talk.messages:
+        check_text(message.get("content"), "messages")
     options: dict[str, Any] = {"add_generation_prompt": not talk.continues}
     if talk.continues:
         options["continue_final_message"] = True
