@@ -165,19 +165,19 @@ def test_caches_are_limited_and_each_profile_has_its_share() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3_next", "lfm2"])
 def test_a_cache_that_is_kept_holds_on_to_nothing_else(family: str, tokenizer: TokenizerWrapper) -> None:
-    """Not to the arrays of the whole batch, of which it was a part."""
+    """Not to the arrays of the whole batch, of which it was a part; MLX shares what is up to 16 KiB larger than the part."""
     model = build_model(config_of(family))
     batch = Batch(model, tokenizer)
     drained(batch, batch.add(ask(0, 200, 2)))
     batch.caches.clear()
     gc.collect()
     before = mx.get_active_memory()
-    for row in [batch.add(ask(seed, 200, 2 + seed)) for seed in range(8)]:
+    for row in [batch.add(ask(seed, 200, 2 + seed)) for seed in range(16)]:
         drained(batch, row)
+    batch.settle()
     gc.collect()
-    mx.synchronize()
     assert batch.caches.nbytes > 0
-    assert mx.get_active_memory() - before < 1.3 * batch.caches.nbytes
+    assert mx.get_active_memory() - before < 1.45 * batch.caches.nbytes
 
 
 @pytest.mark.parametrize("pieces", [["Hello STOP there"], ["Hello S", "TOP there"], [*"Hello STOP there"]])
