@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -24,17 +24,22 @@ MODEL = "soak"
 KINDS = ("sign", "sign", "planes", "factor", "norms", "sign", "factor")
 PROMPTS = ("Define: patience", "Name three birds.", "What is rain?", "Write a line about the sea.", "Count to ten.")
 TOKENS = 32
+SHAKEN_BY, SHAKES = 0.002, 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question and its only right answer. profile: None for the base."""
+    """One question and its right answers as (text, finish reason), the one alone first. profile: None for the base."""
 
     profile: str | None
     prompt: str
     sampling: dict[str, Any]
-    text: str
-    reason: str
+    right: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        """Of the answer alone."""
+        return self.right[0][0]
 
     @property
     def model(self) -> str:
@@ -82,16 +87,44 @@ def _parts(rng: np.random.Generator, kind: str, shape: tuple[int, ...], size: fl
     return tuple(sign_part(rng, shape, "rowcol", size / planes) for _ in range(planes))
 
 
+class Shaken:
+    """A model whose logits are moved by as much as rounding can, for each row anew.
+
+    One row is multiplied in another order than many are. That moves a logit by up to 0.0006 here, and where two tokens are
+    as near to each other as that, either of them is right.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    def __call__(self, *args: Any, **more: Any) -> mx.array:
+        logits: mx.array = self._model(*args, **more)
+        return logits + mx.random.uniform(-SHAKEN_BY, SHAKEN_BY, logits.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 def cases_of(manager: ZenPersonalizationManager, report: Callable[[str], None]) -> list[Case]:
-    """Every profile and the base with every prompt, greedy and with a seed, each answered alone."""
+    """Every profile and the base with every prompt, greedy and with a seed, each answered alone, and SHAKES times shaken."""
     cases = []
     for profile in (None, *manager.store.names()):
         report(f"the answers of {profile or 'the base'} alone")
         with manager.using(profile) as model:
-            for number, prompt in enumerate(PROMPTS):
-                for sampling in ({"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.9, "seed": number}):
-                    ids = render(manager.tokenizer, [{"role": "user", "content": prompt}])
-                    chosen = Sampling(**{"seed": 0, **sampling, "max_tokens": TOKENS})  # type: ignore[arg-type]
-                    ((text, reason),) = answers(model, manager.tokenizer, [Request(ids, sampling=chosen)])
-                    cases.append(Case(profile, prompt, sampling, text, reason))
+            asked = [
+                (prompt, sampling)
+                for number, prompt in enumerate(PROMPTS)
+                for sampling in ({"temperature": 0.0}, {"temperature": 0.8, "top_p": 0.9, "seed": number})
+            ]
+            requests = [_request(manager, *each) for each in asked]
+            found = [answers(model, manager.tokenizer, [each]) for each in requests]
+            shaken = answers(cast(Any, Shaken(model)), manager.tokenizer, requests * SHAKES)
+        for number, (prompt, sampling) in enumerate(asked):
+            right = dict.fromkeys([*found[number], *shaken[number :: len(asked)]])
+            cases.append(Case(profile, prompt, sampling, tuple(right)))
     return cases
+
+
+def _request(manager: ZenPersonalizationManager, prompt: str, sampling: dict[str, Any]) -> Request:
+    ids = render(manager.tokenizer, [{"role": "user", "content": prompt}])
+    return Request(ids, sampling=Sampling(**{"seed": 0, **sampling, "max_tokens": TOKENS}))

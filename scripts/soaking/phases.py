@@ -136,16 +136,20 @@ async def shaped(home: Path, answers: int, counts: Counts, report: Report) -> No
             "temperature": 1,
             "seed": number,
         }
-        async with gate, connected(port, post(clients.CHAT, body)) as answer:
+        async with connected(port, post(clients.CHAT, body)) as answer:
             await answer.begin()
             choice = (await answer.whole())["choices"][0]
         counts.add(f"answers under a schema, {choice['finish_reason']}")
         if choice["finish_reason"] == "stop" and not _fits(validator(schema), choice["message"]["content"]):
             counts.fail("schemas", f"{schema}: {choice['message']['content']!r}")
 
+    async def in_turn(port: int, number: int) -> None:
+        async with gate:
+            await _attempt(ask(port, number), counts)
+
     report(f"{answers} answers under schemas")
     with serving(home) as server:
-        await asyncio.gather(*(_attempt(ask(server.port, number), counts) for number in range(answers)))
+        await asyncio.gather(*(in_turn(server.port, number) for number in range(answers)))
 
 
 def _fits(validator: Any, text: str) -> bool:
