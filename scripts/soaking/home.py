@@ -24,7 +24,7 @@ MODEL = "soak"
 KINDS = ("sign", "sign", "planes", "factor", "norms", "sign", "factor")
 PROMPTS = ("Define: patience", "Name three birds.", "What is rain?", "Write a line about the sea.", "Count to ten.")
 TOKENS = 32
-SHAKEN_BY, SHAKES = 0.002, 8
+SHAKEN_BY, SHAKES = 0.002, 4
 
 
 @dataclass(frozen=True)
