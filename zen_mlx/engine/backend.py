@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError, QueueFull, ZenError
+from ..memory.give_back import give_back
 from .request import Request
 from .scheduler import Scheduler
 from .stream import Stream
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..format.spec import Facts
 
 _RETRY_S = 2.0
+_PAUSE_S = 1.0  # after which memory is given back
 _WATCH_S = 2.0  # between two looks at the files of the profiles that are kept
 
 
@@ -115,11 +117,17 @@ class Backend:
 
     def _take_tasks(self, scheduler: Scheduler, wait: Callable[[], bool]) -> None:
         """Everything that was asked since the last step; waits for more as long as `wait` says so."""
-        try:
-            while True:
-                self._tasks.get(block=wait())(scheduler)
-        except queue.Empty:
-            return
+        pause: float | None = _PAUSE_S
+        while True:
+            try:
+                task = self._tasks.get(block=wait(), timeout=pause)
+            except queue.Empty:
+                if not wait():
+                    return
+                give_back()
+                pause = None
+                continue
+            task(scheduler)
 
     def _load(self, name: str, done: Callable[[Any], None]) -> None:
         """Read profile `name` on the other thread; `done` gets it, or what went wrong, on the decoding one."""
