@@ -1,7 +1,7 @@
 """An invented WhatsApp export of N messages, and what a preview of it costs.
 
-    python scripts/chat_export.py 1000000 /tmp/chat.txt          writes the file
-    python scripts/chat_export.py measure /tmp/chat.txt          seconds and peak memory of a preview, in a new process
+python scripts/chat_export.py 1000000 /tmp/chat.txt          writes the file
+python scripts/chat_export.py measure /tmp/chat.txt          seconds and peak memory of a preview, in a new process
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
-_WORDS = "see you at the station when it rains bring bread and two of the small lamps".split()
+_WORDS = "see you at the station when it rains bring bread and two of the small lamps"
 
 
 def main() -> None:
@@ -25,12 +25,12 @@ def main() -> None:
 
 
 def _write(messages: int, path: Path) -> None:
-    moment = datetime(2015, 1, 1)
+    moment, stock = datetime(2015, 1, 1), _WORDS.split()
     with path.open("w", encoding="utf-8") as out:
         for number in range(messages):
             moment += timedelta(seconds=7 * (number % 97))
             name = ("Anna", "Kim Doe", "Bo")[number * number % 7 % 3]
-            words = " ".join(_WORDS[(number * step) % len(_WORDS)] for step in range(3, 3 + number % 9))
+            words = " ".join(stock[(number * step) % len(stock)] for step in range(3, 3 + number % 9))
             out.write(f"{moment.day}/{moment.month}/{moment:%y, %H:%M} - {name}: {words} {number}\n")
 
 

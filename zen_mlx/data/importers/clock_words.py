@@ -18,8 +18,10 @@ LANGUAGES = (
     "af am ar as az be bg bn bs ca cs cy da de el en en_GB es es_MX et eu fa fi fil fr fr_CA ga gl gu he hi hr hu hy id is "
     "it ja ka kk km kn ko ky lb lo lt lv mk ml mn mr ms my nb ne nl or pa pl ps pt pt_PT ro ru si sk sl sq sr sr_Latn sv "
     "sw ta te th tr uk ur uz vi yue zh zh_Hant zu"
-).split()
-_AT_TIME = "ч at um à klo kl om alle ore às lúc pukul στις в о la u ob"  # CLDR's "atTime" patterns, which babel leaves out
+)
+_AT_TIME = (
+    "ч at um à klo kl om alle ore às lúc pukul στις в о la u ob"  # CLDR's "atTime" patterns, which babel leaves out
+)
 _AM: Hours = ((0, 12),)
 _PM: Hours = ((12, 24),)
 _LATIN = {"am": _AM, "pm": _PM}
@@ -64,7 +66,7 @@ def _cldr() -> tuple[dict[str, Hours], frozenset[str]]:
 
     periods: dict[str, Hours] = dict(_LATIN)
     fillers = {"", *_AT_TIME.split()}
-    for name in LANGUAGES:
+    for name in LANGUAGES.split():
         try:
             locale = Locale.parse(name)
         except UnknownLocaleError:
