@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 from ...errors import DataError
 from ..example import Example
-from .dated_lines import DAY, HOUR, MARKS
+from .dated_lines import DAY, HOUR, MARKS, WEEKDAY
 from .entries import Entry
 from .lines import read_text
 from .tally import Tally
 
 _SPEAKS = re.compile(
-    rf"{MARKS}[\[(]?{MARKS}(?:{DAY}|{HOUR}|\d{{1,2}}[./-]\d{{1,2}}(?!\d))"
+    rf"{MARKS}[\[(]?{MARKS}{WEEKDAY}(?:{DAY}|{HOUR}|\d{{1,2}}[./-]\d{{1,2}}(?!\d))"
     rf"(?:[^:：\n]{{0,30}}?{HOUR}(?::\d{{2}})?)?"
     r"(?:[^:：<>\n]{0,24}?<(?P<nick>[^<>\n]{1,60})>|[^:：\w\n]{0,3}(?:[^:：\n]{0,24}?[\])\s–—-])?"
     r"(?P<name>[^\s\d:：<>][^:：<>\n]{0,60}?)\s?[:：](?:\s|$))",

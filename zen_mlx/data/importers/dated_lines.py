@@ -34,7 +34,8 @@ DAY = (
     r"|[^\s\d\[]{2,15}\s\d{1,2}[^\w\n]{1,3}\d{2,4})"
 )
 HOUR = r"\d{1,2}(?:\s?[:٫h时時시]\s?\d{1,2}|\.\d{2})(?!\d)"
-_LIKE = re.compile(rf"{MARKS}\[?{MARKS}(?:{DAY}[^\d\n]{{1,30}}?{HOUR}|{HOUR}[^\d\n]{{1,30}}?{DAY})", re.IGNORECASE)
+WEEKDAY = r"(?:[^\s\d,]{2,12},?\s)?"
+_LIKE = re.compile(rf"{MARKS}\[?{MARKS}{WEEKDAY}(?:{DAY}[^\d\n]{{1,30}}?{HOUR}|{HOUR}[^\d\n]{{1,30}}?{DAY})", re.IGNORECASE)
 _FIRST_YEAR = 2009  # of WhatsApp
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
