@@ -35,7 +35,9 @@ DAY = (
 )
 HOUR = r"\d{1,2}(?:\s?[:٫h时時시]\s?\d{1,2}|\.\d{2})(?!\d)"
 WEEKDAY = r"(?:[^\s\d,]{2,12},?\s)?"
-_LIKE = re.compile(rf"{MARKS}\[?{MARKS}{WEEKDAY}(?:{DAY}[^\d\n]{{1,30}}?{HOUR}|{HOUR}[^\d\n]{{1,30}}?{DAY})", re.IGNORECASE)
+_LIKE = re.compile(
+    rf"{MARKS}\[?{MARKS}{WEEKDAY}(?:{DAY}[^\d\n]{{1,30}}?{HOUR}|{HOUR}[^\d\n]{{1,30}}?{DAY})", re.IGNORECASE
+)
 _FIRST_YEAR = 2009  # of WhatsApp
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 
@@ -130,12 +132,19 @@ def seconds(line: Dated, order: str) -> float | None:
     if not (line.hour < 25 and line.minute < 60 and line.second < 62):
         return None
     try:
-        days: float = date(year, month, 28 if (month, day) == (2, 29) else day).toordinal()
+        days: float = date(year, month, day).toordinal()
     except ValueError:
+        if (month, day) == (2, 29):  # a leap year of another calendar, in two digits
+            return seconds(line._replace(numbers=_first_of_march(order, line.numbers)), order)
         if 1970 <= year < 2100 or not (1 <= month <= 13 and 1 <= day <= 32):
             return None
         days = (year - 1) * 365.25 + month * 30.5 + day
     return (days - _EPOCH_DAY) * 86400 + line.hour * 3600 + line.minute * 60 + line.second
+
+
+def _first_of_march(order: str, numbers: tuple[int, int, int]) -> tuple[int, int, int]:
+    a, _, c = numbers
+    return (a, 3, 1) if order == "ymd" else (1, 3, c) if order == "dmy" else (3, 1, c)
 
 
 def _real(day_of_year: tuple[int, int, int]) -> bool:

@@ -116,6 +116,15 @@ def test_two_digit_years_first() -> None:
     assert each.hour == 15
 
 
+def test_a_night_over_the_end_of_february_is_no_pause(tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text(
+        "28/2/24, 23:59 - Anna: a\n29/2/24, 00:01 - Kim: b\n29/2/24, 23:59 - Anna: c\n1/3/24, 00:01 - Kim: d\n"
+        "29/2/67, 23:59 - Anna: e\n1/3/67, 00:01 - Kim: f\n"
+    )
+    assert turns(path)[0] == [["a", "b"], ["c", "d"], ["e", "f"]]
+
+
 @pytest.mark.parametrize(
     "line",
     [
