@@ -100,7 +100,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls."""
+    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls.
+
+    files: by path, the examples of each format. kinds: by path, what a file was taken for, also one without examples.
+    """
 
     files: dict[str, dict[str, int]]
     examples: int
@@ -114,6 +117,7 @@ class ImportReport:
     duplicates: Reason
     scrubbed: dict[str, int]
     notes: list[str]
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON: counts and places."""
@@ -123,7 +127,10 @@ class ImportReport:
             return [{"reason": text, "count": each.count, "places": each.places} for text, each in ordered]
 
         return {
-            "files": [{"path": path, "formats": kinds} for path, kinds in self.files.items()],
+            "files": [
+                {"path": path, "kind": self.kinds.get(path), "formats": self.files.get(path, {})}
+                for path in dict.fromkeys((*self.kinds, *self.files))
+            ],
             "examples": self.examples,
             "conversations": self.conversations,
             "texts": self.texts,

@@ -98,6 +98,7 @@ class ZenPersonalizationManager(Serving):
         me: str | Sequence[str] | None = None,
         columns: str | Mapping[str, str] | None = None,
         keep_contacts: bool = False,
+        as_text: Sequence[str | Path] | None = None,
         memory_limit: int | None = None,
         resume: bool = False,
         replace: bool = False,
@@ -108,7 +109,8 @@ class ZenPersonalizationManager(Serving):
         """Train profile `name` from strings, rows or paths (`data.examples.load_examples`), measure and save it.
 
         Secrets are scrubbed first. `me`: which sender of chats and mails is learned. `columns`: our fields -> those of
-        a table. `keep_contacts`: e-mail addresses and phone numbers stay.
+        a table. `keep_contacts`: e-mail addresses and phone numbers stay. `as_text`: files that are learned as texts, also
+        when they look like a chat.
 
         `valid`: held-out data, "none", or None to hold out a part by itself. `on_event` gets each `events.Event`.
         SIGINT saves the run and raises `train.checkpoint.Interrupted`; `resume=True` goes on from there, also after a kill.
@@ -118,7 +120,7 @@ class ZenPersonalizationManager(Serving):
         """
         chosen = TrainOptions(config=self.config, **options)
         run = self._run(name, on_event, resume, replace)
-        imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
+        imports = ImportOptions.of(me, columns, keep_contacts, 3 * chosen.max_length, as_text)
         with self._without_profile():
             return train_profile(
                 run, data, chosen, valid=valid, imports=imports, memory_limit=memory_limit, records=records
@@ -132,13 +134,14 @@ class ZenPersonalizationManager(Serving):
         me: str | Sequence[str] | None = None,
         columns: str | Mapping[str, str] | None = None,
         keep_contacts: bool = False,
+        as_text: Sequence[str | Path] | None = None,
         memory_limit: int | None = None,
         on_event: OnEvent | None = None,
         **options: Any,
     ) -> FittedOptions:
         """The memory that `create_profile` would need with the same arguments; no weight of the base is read."""
         chosen = TrainOptions(config=self.config, **options)
-        imports = ImportOptions.of(me, columns, keep_contacts, row_chars=3 * chosen.max_length)
+        imports = ImportOptions.of(me, columns, keep_contacts, 3 * chosen.max_length, as_text)
         found = read_data(self._run("", on_event), data, chosen, valid, imports)
         return fit_run(self.model_name, found.rows, found.held_rows, chosen, memory_limit)
 

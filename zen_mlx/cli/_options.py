@@ -121,6 +121,14 @@ Columns = Annotated[
     str | None,
     typer.Option("--columns", metavar="MAP", help="Columns of a table, such as prompt=question,completion=answer."),
 ]
+AsText = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--as-text",
+        metavar="FILE",
+        help="Learn all of this file as a text, also when it looks like a chat. May be repeated.",
+    ),
+]
 KeepContacts = Annotated[
     bool, typer.Option("--keep-contacts", help="Leave e-mail addresses and phone numbers in the data.")
 ]

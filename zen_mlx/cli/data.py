@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import _view
-from ._options import AsJson, Columns, KeepContacts, Me
+from ._options import AsJson, AsText, Columns, KeepContacts, Me
 
 if TYPE_CHECKING:
     from ..data.example import Example
@@ -32,6 +32,7 @@ def preview(
     me: Me = None,
     columns: Columns = None,
     keep_contacts: KeepContacts = False,
+    as_text: AsText = None,
     limit: Annotated[int, typer.Option(metavar="N", min=0, help="Examples to show.")] = 3,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +50,7 @@ def preview(
     from ..data.examples import data_digest, import_examples, split_held_out
     from ..data.importers.tally import ImportOptions
 
-    examples, report = import_examples(data, ImportOptions.of(me, columns, keep_contacts))
+    examples, report = import_examples(data, ImportOptions.of(me, columns, keep_contacts, as_text=as_text))
     train, held = split_held_out(examples)
     if as_json:
         shown = [_short(example) for example in train[:limit]]
@@ -92,10 +93,11 @@ def _reasons(reasons: dict[str, Any]) -> list[str]:
 
 
 def _print(report: ImportReport, train: int, held: int) -> None:
-    listing = _view.table("file", "format", "examples", right=("examples",))
-    for path, kinds in report.files.items():
-        for kind, count in kinds.items():
-            listing.add_row(_view.cell(path), _view.cell(kind), _view.cell(count))
+    listing = _view.table("file", "taken for", "format", "examples", right=("examples",))
+    for path in dict.fromkeys((*report.kinds, *report.files)):
+        taken = report.kinds.get(path, "")
+        for kind, count in report.files.get(path, {}).items() or [("", 0)]:
+            listing.add_row(_view.cell(path), _view.cell(taken), _view.cell(kind), _view.cell(count))
     _view.show(listing)
     learned = f"{_count(report.turns, 'turn')}, {report.learned_turns} of them learned"
     parts = [f"{_count(report.conversations, 'conversation')} with {learned}", _count(report.texts, "text")]

@@ -10,7 +10,7 @@ import typer
 
 from ..config import BitDeltaConfig, MethodName, TrainOptions
 from . import _launch, _memory_view, _model, _run_view, _view
-from ._options import AsJson, Columns, KeepContacts, Me, Model, Replace, option
+from ._options import AsJson, AsText, Columns, KeepContacts, Me, Model, Replace, option
 
 _setting = functools.partial(option, TrainOptions)
 _knob = functools.partial(option, BitDeltaConfig, panel="Whitepaper's knobs")
@@ -41,6 +41,7 @@ def train(
     me: Me = None,
     columns: Columns = None,
     keep_contacts: KeepContacts = False,
+    as_text: AsText = None,
     eval_every: Annotated[int | None, _setting("eval_every")] = None,
     patience: Annotated[int | None, _setting("patience")] = None,
     checkpoint_every: Annotated[float, _setting("checkpoint_s")] = TrainOptions.checkpoint_s,
@@ -112,6 +113,7 @@ def train(
         "me": me,
         "columns": columns,
         "keep_contacts": keep_contacts,
+        "as_text": as_text,
         "epochs": TrainOptions.epochs if epochs is None else epochs,
         "steps": steps,
         "batch_size": batch_size,

@@ -151,4 +151,5 @@ def _report(examples: list[Example], tally: Tally) -> ImportReport:
         duplicates=tally.duplicates,
         scrubbed=dict(tally.scrubbed),
         notes=tally.notes,
+        kinds=tally.kinds,
     )

@@ -37,9 +37,9 @@ def test_preview_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     shown = json.loads(out)
     assert code == 0
     assert shown["files"] == [
-        {"path": f"{root}/chat.txt", "formats": {"WhatsApp": 1}},
-        {"path": f"{root}/note.md", "formats": {"text": 1}},
-        {"path": f"{root}/rows.jsonl", "formats": {"prompt/completion": 2}},
+        {"path": f"{root}/chat.txt", "kind": "WhatsApp", "formats": {"WhatsApp": 1}},
+        {"path": f"{root}/note.md", "kind": "text", "formats": {"text": 1}},
+        {"path": f"{root}/rows.jsonl", "kind": "rows", "formats": {"prompt/completion": 2}},
     ]
     assert (shown["examples"], shown["conversations"], shown["texts"]) == (3, 2, 1)
     assert (shown["turns"], shown["learned_turns"]) == (4, 2)

@@ -12,8 +12,9 @@ from typing import Any
 
 from ...errors import DataError
 from ..example import Example
-from . import imessage, lines, mail, slack, table, telegram, whatsapp
+from . import chat_text, imessage, lines, mail, slack, table, telegram, whatsapp
 from .entries import Entry, folders_of, on_disk, reading, regular, zip_entries
+from .named_exports import refuse_named
 from .rows import parse_kind
 from .tally import Tally
 
@@ -23,6 +24,19 @@ TABLE_SUFFIXES = (".csv", ".tsv")
 DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 SUFFIXES = (*ROW_SUFFIXES, ".json", *TABLE_SUFFIXES, *TEXT_SUFFIXES, ".mbox", ".zip", *DATABASE_SUFFIXES)
 _NOT_DATA = "a file of unknown format"
+
+_KINDS: dict[Callable[..., object], str] = {
+    lines.read_jsonl: "rows",
+    lines.read_array: "rows",
+    lines.read_json_row: "rows",
+    lines.read_text: "text",
+    chat_text.read_own_text: "text",
+    table.read_table: "table",
+    whatsapp.read_whatsapp: "WhatsApp",
+    telegram.read_telegram: "Telegram",
+    imessage.read_imessage: "iMessage",
+    mail.read_mbox: "mail",
+}
 
 Reader = Callable[[Entry, Tally], Iterator[tuple[str, Example]]]
 
@@ -63,7 +77,7 @@ def _path(path: Path, tally: Tally) -> Iterator[tuple[str, Example]]:
     else:
         entry = on_disk(path)
         with reading(entry.label):
-            reader = _reader(entry)
+            reader = _reader(entry, tally)
         if reader is None:
             raise DataError(
                 "unknown kind of data file",
@@ -78,7 +92,7 @@ def _folder(root: Path, tally: Tally) -> Iterator[tuple[str, Example]]:
     files: list[Path] = []
     slacks: list[Path] = []
     for folder, inner, here in folders_of(root):
-        if slack.is_slack([path.name for path in here]):
+        if slack.is_slack([path.name for path in here], (path for each in inner for path in slack.days_in(each))):
             slacks.append(folder)
             inner.clear()
         else:
@@ -106,7 +120,8 @@ def _archive(path: Path, tally: Tally, named: bool = True) -> Iterator[tuple[str
         len(entry.parts) > 1 for entry in entries
     ):  # all in one folder, as some unpackers make it
         entries = [Entry(each.label, each.parts[1:], None, each.open) for each in entries]
-    if slack.is_slack([entry.name for entry in entries if len(entry.parts) == 1]):
+    top = [entry.name for entry in entries if len(entry.parts) == 1]
+    if slack.is_slack(top, (entry.name for entry in entries if len(entry.parts) == 2)):
         yield from _slack(entries, str(path), tally)
         return
     known = [entry for entry in entries if entry.suffix in SUFFIXES]
@@ -119,6 +134,7 @@ def _archive(path: Path, tally: Tally, named: bool = True) -> Iterator[tuple[str
 
 
 def _slack(entries: list[Entry], label: str, tally: Tally) -> Iterator[tuple[str, Example]]:
+    tally.take(label, "Slack")
     with reading(label):
         for kind, example in slack.read_slack(entries, label, tally):
             tally.read(label, kind)
@@ -129,7 +145,7 @@ def _entry(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
     """A file that was found, not named."""
     try:
         with reading(entry.label):
-            reader = _reader(entry)
+            reader = _reader(entry, tally)
             known = reader is not None and (reader is not table.read_table or table.is_data(entry, tally))
         if reader is None or not known:
             tally.skip(_NOT_DATA, entry.label)
@@ -140,21 +156,25 @@ def _entry(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
 
 
 def _counted(entry: Entry, reader: Reader, tally: Tally) -> Iterator[tuple[str, Example]]:
+    tally.take(entry.label, _KINDS[reader])
     with reading(entry.label):
         for kind, example in reader(entry, tally):
             tally.read(entry.label, kind)
             yield kind, example
 
 
-def _reader(entry: Entry) -> Reader | None:
+def _reader(entry: Entry, tally: Tally) -> Reader | None:
     """The reader for a file, by its suffix and its first bytes; None when it is no data."""
     suffix = entry.suffix
+    if tally.is_text(entry.label):
+        return lines.read_text
+    refuse_named(entry)
     if suffix in ROW_SUFFIXES:
         return lines.read_jsonl
     if suffix in TABLE_SUFFIXES:
         return table.read_table
     if suffix in TEXT_SUFFIXES:
-        return whatsapp.read_whatsapp if suffix == ".txt" and whatsapp.is_whatsapp(entry) else lines.read_text
+        return whatsapp.read_whatsapp if suffix == ".txt" and whatsapp.is_whatsapp(entry) else chat_text.read_own_text
     if suffix == ".json":
         shape = lines.json_shape(entry)
         readers: dict[str, Reader] = {

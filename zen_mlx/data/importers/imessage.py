@@ -1,11 +1,13 @@
 """A copy of Messages' chat.db, opened read-only and immutable: nothing is written beside it.
 
-Which messages are yours is in the file. A message whose `text` is empty has it in `attributedBody`. Left out: reactions,
-group events, what was unsent, attachments without words.
+Which messages are yours is in the file. A message whose `text` is empty has it in `attributedBody`; of an edited message
+the last version is read, from `message_summary_info`. Left out: reactions, group events, what was unsent, attachments
+without words.
 """
 
 from __future__ import annotations
 
+import plistlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +25,16 @@ MAGIC = b"SQLite format 3\x00"
 _TABLES = ("message", "chat_message_join", "handle")
 _EPOCH_S = 978307200  # 2001-01-01
 _ATTACHMENT = "\ufffc"
+_DAMAGED = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    plistlib.InvalidFileException,
+)
 _MOST_VALUE_BYTES = 64 * 2**20
 
 
@@ -77,7 +89,7 @@ def _tables(database: sqlite3.Connection) -> set[str]:
 
 def _messages(database: sqlite3.Connection, label: str, chat: int, tally: Tally) -> Iterator[Message]:
     have = {row[1] for row in database.execute("PRAGMA table_info(message)")}
-    wanted = ("attributedBody", "item_type", "associated_message_type", "date_retracted")
+    wanted = ("attributedBody", "item_type", "associated_message_type", "date_retracted", "message_summary_info")
     extra = ", ".join(f"m.{name}" if name in have else "NULL" for name in wanted)
     rows = database.execute(
         f"SELECT m.ROWID, m.text, m.date, m.is_from_me, h.id, {extra} FROM chat_message_join AS j "
@@ -85,7 +97,7 @@ def _messages(database: sqlite3.Connection, label: str, chat: int, tally: Tally)
         "WHERE j.chat_id = ? ORDER BY m.date, m.ROWID",
         (chat,),
     )
-    for number, text, date, mine, handle, body, item_type, reaction, unsent in rows:
+    for number, text, date, mine, handle, body, item_type, reaction, unsent, summary in rows:
         source = f"{label}:message {number}"
         if item_type or (reaction or 0) >= 1000:
             tally.skip("a reaction or a group event", source)
@@ -93,7 +105,10 @@ def _messages(database: sqlite3.Connection, label: str, chat: int, tally: Tally)
         if unsent:
             tally.skip("a deleted message or a call", source)
             continue
-        if not isinstance(text, str) or not text.strip():
+        edited = last_version(summary)
+        if edited:
+            text = edited
+        elif not isinstance(text, str) or not text.strip():
             text = ""
             if isinstance(body, bytes):
                 try:
@@ -106,6 +121,22 @@ def _messages(database: sqlite3.Connection, label: str, chat: int, tally: Tally)
             tally.skip("media without words", source)
             continue
         yield Message("me" if mine else str(handle or "unknown"), text, _time(date), source, bool(mine))
+
+
+def last_version(summary: object) -> str:
+    """The text of an edited message of one part as it stands last; "" for any other message.
+
+    `message_summary_info` is a property list: `ec` has, for each part that was edited, its versions, the last one as the
+    last, each with a typedstream in `t`; `otr` has all parts (docs.rs/imessage-database message_types/edited.rs).
+    """
+    if not isinstance(summary, bytes) or not summary.startswith(b"bplist"):
+        return ""
+    try:
+        facts = plistlib.loads(summary)
+        versions = [part for part in facts["ec"].values() if part] if len(facts.get("otr", "x")) == 1 else []
+        return archived_string(versions[0][-1]["t"]) if len(versions) == 1 else ""
+    except (DataError, *_DAMAGED):
+        return ""
 
 
 def _time(date: object) -> float | None:

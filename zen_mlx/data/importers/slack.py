@@ -1,38 +1,58 @@
 """A Slack export, folder or zip: users.json, and a folder per channel with a file per day.
 
-A thread is a conversation of its own. Left out: joins, topics and other words of the app, bots' and files without words.
+An export of Enterprise Grid has org_users.json. Who is in no list, as a guest over Slack Connect, is named by the message
+itself. A thread is a conversation of its own. Left out: joins, topics and other words of the app, bots' and files without
+words.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from ...fsio import Json
 from ..example import Example
 from .conversations import Message, conversations
 from .entries import Entry, reading
 from .rows import is_text, json_fault
+from .slack_blocks import block_text
 from .tally import Tally
 
+_USERS = ("users.json", "org_users.json")
 _LISTS = ("channels.json", "groups.json", "dms.json", "mpims.json")
 _SPOKEN = (None, "thread_broadcast", "me_message", "file_share", "file_comment")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}\.json")
 _LINK = re.compile(r"<([^<>|]{1,2000})(?:\|([^<>]{0,2000}))?>")
 
 
-def is_slack(names: Sequence[str]) -> bool:
-    """True when the files at the root of a folder or archive are those of a Slack export."""
-    return "users.json" in names and any(name in names for name in _LISTS)
+def is_slack(names: Sequence[str], below: Iterable[str] = ()) -> bool:
+    """True when these files at the root of a folder or archive, and those one folder below, are a Slack export's."""
+    lists = any(name in names for name in _LISTS)
+    users = any(name in names for name in _USERS)
+    return (lists and users) or ((lists or users) and any(_DAY.fullmatch(name) for name in below))
+
+
+def days_in(folder: Path) -> list[str]:
+    """Names of the day files that lie in `folder`."""
+    try:
+        return [entry.name for entry in os.scandir(folder) if _DAY.fullmatch(entry.name)]
+    except OSError:
+        return []
 
 
 def read_slack(entries: Sequence[Entry], label: str, tally: Tally) -> Iterator[tuple[str, Example]]:
     """The conversations of every channel, group and direct message."""
-    users = _users(next(entry for entry in entries if entry.parts == ("users.json",)))
+    users: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        if entry.name in _USERS and len(entry.parts) == 1:
+            users |= _users(entry)
     channels: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if len(entry.parts) == 2 and _DAY.fullmatch(entry.name):
@@ -65,20 +85,23 @@ def _users(entry: Entry) -> dict[str, tuple[str, ...]]:
     users: dict[str, tuple[str, ...]] = {}
     listing = _load(entry)
     for user in listing if isinstance(listing, list) else []:
-        if not isinstance(user, dict) or not isinstance(user.get("id"), str):
-            continue
-        given = user.get("profile")
-        profile = given if isinstance(given, dict) else {}
-        names = (
-            profile.get("display_name"),
-            profile.get("real_name"),
-            user.get("real_name"),
-            user.get("name"),
-            profile.get("email"),
-            user["id"],
-        )
-        users[user["id"]] = tuple(dict.fromkeys(name for name in names if is_text(name) and name.strip()))
+        if isinstance(user, dict) and isinstance(user.get("id"), str):
+            users[user["id"]] = _names(user, user.get("profile"), user["id"])
     return users
+
+
+def _names(user: Json, profile: Any, identity: str) -> tuple[str, ...]:
+    """The names of one person, the best one to show first."""
+    given = profile if isinstance(profile, dict) else {}
+    names = (
+        given.get("display_name"),
+        given.get("real_name"),
+        user.get("real_name"),
+        user.get("name") or given.get("name"),
+        given.get("email"),
+        identity,
+    )
+    return tuple(dict.fromkeys(name for name in names if is_text(name) and name.strip()))
 
 
 def _messages(entry: Entry, users: dict[str, tuple[str, ...]], tally: Tally) -> Iterator[tuple[str, Message]]:
@@ -96,10 +119,12 @@ def _messages(entry: Entry, users: dict[str, tuple[str, ...]], tally: Tally) -> 
         if item.get("subtype") not in _SPOKEN or item.get("type", "message") != "message" or item.get("bot_id"):
             tally.skip("a system message of the app or of a bot", source)
             continue
-        if not isinstance(user, str) or not is_text(item.get("text")):
+        if not isinstance(user, str) or not is_text(item.setdefault("text", "")):
             tally.refuse(DataError("a message has no sender, or its text is not text", path=source))
             continue
-        text = _plain(item["text"], users).strip()
+        if isinstance(item.get("user_profile"), dict) and user not in users:
+            users[user] = _names({}, item["user_profile"], user)
+        text = _plain(item["text"], users).strip() or block_text(item.get("blocks"), users)
         if not text:
             tally.skip("media without words", source)
             continue

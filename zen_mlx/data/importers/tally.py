@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from ...errors import DataError
 from ...events import Reason
 
 _INVISIBLE = dict.fromkeys([*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF])
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,14 @@ class ImportOptions:
     """How data becomes examples.
 
     me: who is learned from, under every name they have. columns: our field -> theirs. row_chars: a longer chat goes on
-    in the next row.
+    in the next row. as_text: files that are learned as texts, whatever they look like.
     """
 
     me: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
     keep_contacts: bool = False
     row_chars: int = 3072
+    as_text: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -34,6 +37,7 @@ class ImportOptions:
         columns: str | Mapping[str, str] | None = None,
         keep_contacts: bool = False,
         row_chars: int = 3072,
+        as_text: Sequence[str | os.PathLike[str]] | None = None,
     ) -> ImportOptions:
         """From what a caller gives: one name or several, a map or its text `prompt=question,completion=answer`."""
         names = (me,) if isinstance(me, str) else tuple(me or ())
@@ -41,7 +45,8 @@ class ImportOptions:
             raise DataError("a name is empty", field="me")
         if columns is None or isinstance(columns, str):
             columns = parse_columns(columns) if columns else {}
-        return cls(names, check_columns(columns), keep_contacts, row_chars)
+        texts = tuple(os.path.abspath(os.path.expanduser(path)) for path in as_text or ())
+        return cls(names, check_columns(columns), keep_contacts, row_chars, texts)
 
 
 COLUMNS = ("prompt", "completion", "system", "text", "messages", "sender", "message", "time", "conversation")
@@ -91,6 +96,7 @@ class Tally:
         self.options = options
         self.strict = strict
         self.files: dict[str, Counter[str]] = {}
+        self.kinds: dict[str, str] = {}  # of every file, what it was taken for
         self.refused: dict[str, Reason] = {}
         self.skipped: dict[str, Reason] = {}
         self.scrubbed: Counter[str] = Counter()
@@ -100,6 +106,7 @@ class Tally:
         self.senders: Counter[str] = Counter()  # of chats in which nobody is known to be the one to learn from
         self.chats = self.chats_of_me = 0
         self.first_fault: DataError | None = None
+        self._texts = dict.fromkeys(options.as_text, False)  # True once such a file was met
         self._me = {plain_name(name) for name in options.me}
 
     def refuse(self, error: DataError) -> None:
@@ -126,22 +133,44 @@ class Tally:
         """One example of `kind` came from file `label`."""
         self.files.setdefault(label, Counter())[kind] += 1
 
+    def take(self, label: str, kind: str) -> None:
+        """File `label` is read as `kind`, whether or not an example comes of it."""
+        self.kinds[label] = kind
+
+    def is_text(self, label: str) -> bool:
+        """True when file `label` is to be learned as a text, whatever it looks like."""
+        path = os.path.abspath(label)
+        if path in self._texts:
+            self._texts[path] = True
+        return path in self._texts
+
     def check_senders(self) -> None:
-        """Raise when chats were read in which it is not known who the person to learn from is."""
-        if not self.senders or (self.chats_of_me and self.options.me):
-            return
-        found = [name for name, _ in self.senders.most_common(20)]
-        listing = ", ".join(found) + (f" and {len(self.senders) - 20} more" if len(self.senders) > 20 else "")
+        """Raise when it is not known who the person to learn from is, or a file to be read as a text was not met."""
+        for path, met in self._texts.items():
+            if not met:
+                raise DataError("no file of the data has this name", path=path, field="as_text")
         if self.options.me:
+            if not self.chats_of_me:
+                raise self._nobody()
+        elif self.senders:
             raise DataError(
-                "no sender has this name",
+                "say which sender is you",
                 field="me",
-                expected=f"one of: {listing}",
-                found=", ".join(self.options.me),
+                expected=f"one of: {self._listing()}",
+                hint="--me NAME: training learns that sender's messages",
             )
-        raise DataError(
-            "say which sender is you",
+
+    def _nobody(self) -> DataError:
+        kinds = [f"{label}: {kind}" for label, kind in list(self.kinds.items())[:_SHOWN]]
+        more = [f"and {len(self.kinds) - _SHOWN} more"] if len(self.kinds) > _SHOWN else []
+        return DataError(
+            "no sender has this name",
             field="me",
-            expected=f"one of: {listing}",
-            hint="--me NAME: training learns that sender's messages",
+            expected=f"one of: {self._listing()}" if self.senders else "a chat or a mailbox in the data",
+            found=", ".join(self.options.me),
+            hint="the files were taken for: " + ("; ".join([*kinds, *more]) or "nothing"),
         )
+
+    def _listing(self) -> str:
+        found = [name for name, _ in self.senders.most_common(_SHOWN)]
+        return ", ".join(found) + (f" and {len(self.senders) - _SHOWN} more" if len(self.senders) > _SHOWN else "")

@@ -1,11 +1,15 @@
 """Telegram Desktop's result.json: one chat, or all of them with who you are. Read as a stream, one chat in memory.
 
+A topic of a forum is a conversation of its own: its root is the service message that created it, and every message of it
+replies to that root or to a message of the topic (telegramdesktop/tdesktop export_output_json.cpp: `topic_created`,
+`reply_to_message_id`).
+
 Left out: service messages, media without a caption, and what you only forwarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,8 +29,24 @@ def read_telegram(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
     """The conversations of every chat in the export."""
     for number, (me, messages) in enumerate(_chats(entry), start=1):
         name = f"{entry.label}:chat {number}"
-        spoken = _messages(messages, name, me, tally)
-        yield from (("Telegram", example) for example in conversations(spoken, name, tally))
+        for topic, spoken in _topics(_messages(messages, name, me, tally)):
+            place = f"{name} topic {topic}" if topic else name
+            yield from (("Telegram", example) for example in conversations(spoken, place, tally))
+
+
+def _topics(messages: Iterator[tuple[int, Message]]) -> Iterator[tuple[int, Iterable[Message]]]:
+    """(topic, its messages) of one chat, 0 for what is in none; held in memory from the first topic on."""
+    later: dict[int, list[Message]] = {}
+
+    def general() -> Iterator[Message]:
+        for topic, message in messages:
+            if topic:
+                later.setdefault(topic, []).append(message)
+            else:
+                yield message
+
+    yield 0, general()
+    yield from later.items()
 
 
 def _chats(entry: Entry) -> Iterator[tuple[str | None, Iterator[Json]]]:
@@ -63,9 +83,23 @@ def _items(events: Iterator[tuple[str, str, Any]], prefix: str, end: str) -> Ite
             yield builder.value
 
 
-def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) -> Iterator[Message]:
+def _topic_of(item: Json, topics: dict[int, int]) -> int:
+    """The topic of a message, 0 for none; `topics` has those of all messages before it."""
+    identity, answered = item.get("id"), item.get("reply_to_message_id")
+    if item.get("action") == "topic_created" and isinstance(identity, int):
+        topics[identity] = identity
+    topic = topics.get(answered, 0) if isinstance(answered, int) else 0
+    if topic and isinstance(identity, int):
+        topics[identity] = topic
+    return topic
+
+
+def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) -> Iterator[tuple[int, Message]]:
+    """(topic or 0, message)."""
+    topics: dict[int, int] = {}
     for number, item in enumerate(items, start=1):
         identity = item.get("id")
+        topic = _topic_of(item, topics)
         source = f"{name} message {identity if isinstance(identity, int) else number}"
         if item.get("type") != "message":
             tally.skip("a system message of the app", source)
@@ -84,7 +118,7 @@ def _messages(items: Iterator[Json], name: str, me: str | None, tally: Tally) ->
         if ("forwarded_from" in item or "forwarded_from_id" in item) and (mine or tally.is_me((sender, *names))):
             tally.skip("forwarded by you, written by others", source)
             continue
-        yield Message(sender, text, _time(item), source, mine, names)
+        yield topic, Message(sender, text, _time(item), source, mine, names)
 
 
 def _text(value: object) -> object:
