@@ -63,7 +63,20 @@ def mlx_config(folder: Path) -> Json:
     config = dialect.for_mlx(plain)
     config |= families.family_fields(config)
     tied = tied_head.is_tied(plain, folder)
-    return config if tied is None else config | {tied_head.FLAG: tied}
+    if tied is None:
+        return config
+    nested = config.get("text_config")
+    inner = {"text_config": nested | {tied_head.FLAG: tied}} if isinstance(nested, dict) and not tied else {}
+    return config | inner | {tied_head.FLAG: tied}
+
+
+def head_flag(folder: Path) -> Json:
+    """{"tie_word_embeddings": whether the head is the embedding}: what a folder made of this one says."""
+    plain = plain_config(folder)
+    tied = tied_head.is_tied(plain, folder)
+    if tied is None:
+        tied = getattr(dialect.meaning(plain), tied_head.FLAG, None)
+    return {} if tied is None else {tied_head.FLAG: bool(tied)}
 
 
 def first_line(error: BaseException) -> str:

@@ -23,8 +23,8 @@ from .. import fsio
 from .. import paths as names
 from ..errors import ModelFormatError
 from ..fsio import Json
-from . import validate
-from .build import build
+from . import tied_head, validate
+from .build import build, plain_config
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _DTYPE_NAMES = {
@@ -42,6 +42,7 @@ _DTYPE_NAMES = {
     "float32": "F32",
     "float64": "F64",
 }
+_OWN_HEAD = "own_head"
 _IN_FLIGHT = 4  # tensors in memory at once
 
 
@@ -58,19 +59,32 @@ def fingerprint(folder: Path) -> Fingerprint:
     stamps = _stamps(folder)
     cached = _read_cache().get(str(folder.resolve()))
     known = cached if isinstance(cached, dict) else {}
+    own = _own_head(folder, known, stamps)
     digests = {}
     for part, compute in (("weights", weight_digest), ("tokenizer", tokenizer_digest)):
         fresh = known.get(f"{part}_files") == stamps[part] and _is_hex(known.get(part))
+        if part == "weights" and own.get(_OWN_HEAD) and _OWN_HEAD not in known:
+            fresh = False  # hashed when a head beside a tied embedding was still dropped
         digests[part] = known[part] if fresh else compute(folder)
     found = Fingerprint(**digests)
-    if known != _entry(found, stamps):
-        remember(folder, found)
+    if known != _entry(found, stamps) | own:
+        remember(folder, found, own)
     return found
 
 
-def remember(folder: Path, digests: Fingerprint) -> None:
+def _own_head(folder: Path, known: Json, stamps: dict[str, list[list[str | int]]]) -> Json:
+    """Where files and `tie_word_embeddings` may disagree: whether the stored head is one of its own; else {}."""
+    if known.get("weights_files") == stamps["weights"] and _OWN_HEAD in known:
+        return {_OWN_HEAD: known[_OWN_HEAD]}
+    config = plain_config(folder)
+    if not tied_head.is_doubtful(config, folder):
+        return {}
+    return {_OWN_HEAD: tied_head.is_tied(config, folder) is False}
+
+
+def remember(folder: Path, digests: Fingerprint, more: Json | None = None) -> None:
     """Put the digests of the model folder, as its files are now, into the cache."""
-    entry = _entry(digests, _stamps(folder))
+    entry = _entry(digests, _stamps(folder)) | (more or {})
     fsio.write_json(
         names.digest_cache_path(), {**_read_cache(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
     )

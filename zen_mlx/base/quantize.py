@@ -12,7 +12,7 @@ from .. import fsio, paths
 from ..errors import ConfigError, InputError
 from ..fsio import Json
 from . import omni, pull, registry, validate
-from .build import build_with_config
+from .build import build_with_config, head_flag
 from .fingerprint import fingerprint
 from .loaded import DERIVED_FROM, quantization
 from .save import exclusive
@@ -67,7 +67,9 @@ def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) 
             if file.name not in ("config.json", validate.INDEX):
                 shutil.copyfile(file, target / file.name)
     utils.save_model(target, model, donate_model=True)
-    _write_config(target, {**omni.plain_config(config), DERIVED_FROM: digest})
+    packed: Json = {key: config[key] for key in ("quantization", "quantization_config") if key in config}
+    plain = omni.plain_config(validate.read_config(source))
+    _write_config(target, {**plain, **packed, **head_flag(source), DERIVED_FROM: digest})
 
 
 def _write_config(target: Path, config: Json) -> None:
