@@ -57,6 +57,12 @@ def set_activation(model: Any, config: Json) -> None:
         layer.mlp.__class__ = _mlp_class(type(layer.mlp), wanted)
 
 
+def one_name(activation: str) -> str:
+    """The one name of an activation that has several."""
+    known = {name: form for form, names in _GELU.items() for name in names} | {"swish": "silu"}
+    return known.get(activation, activation)
+
+
 def set_rope(model: Any, config: Json) -> None:
     """What mlx-lm leaves out: GLM turns a part of each head, and `truncate` of a yarn rope (gpt-oss) may be false."""
     for path, module in rope.built_ropes(model):

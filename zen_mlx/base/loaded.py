@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from ..events import Progress
 from ..fsio import Json
 from . import omni, registry, validate
 from .fingerprint import fingerprint
+from .identity import function_digest, text_rules_digest
 from .load import load_model, load_tokenizer
 from .pull import local_path, pull
 from .validate import read_config
@@ -70,6 +72,20 @@ def check_base(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
             expected=header.get("tokenizer"),
             found=base.tokenizer,
         )
+    for field, what in (("function", _COMPUTES), ("text_rules", _CUTS)):
+        # Profiles of older versions do not have these: they are compared by what they have.
+        if header.get(field) is not None and header[field] != (found := getattr(base, field)):
+            raise BaseMismatchError(
+                f"profile {name!r} was made for these weights, but {what}",
+                field=f"base.{field}",
+                expected=header[field],
+                found=found,
+                hint="use the config.json and tokenizer.json that the profile was made with",
+            )
+
+
+_COMPUTES = "this folder's configuration computes otherwise (rope, eps, heads, activation or scaling)"
+_CUTS = "this folder's tokenizer cuts text otherwise (normalizer, pre_tokenizer or post_processor)"
 
 
 def check_tokenizer(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
@@ -118,6 +134,16 @@ class BaseInfo:
     derived_from: str | None
     notes: tuple[str, ...]
 
+    @functools.cached_property
+    def function(self) -> str:
+        """`identity.function_digest` of the folder."""
+        return function_digest(self.path)
+
+    @functools.cached_property
+    def text_rules(self) -> str:
+        """`identity.text_rules_digest` of the folder."""
+        return text_rules_digest(self.path)
+
     def to_dict(self) -> Json:
         """The document of `zen models show --json`."""
         return {
@@ -139,6 +165,8 @@ class BaseInfo:
             "architecture": self.architecture,
             "weights": self.weights,
             "tokenizer": self.tokenizer,
+            "function": self.function,
+            "text_rules": self.text_rules,
             "quantization": kept or None,
             "verified": True,
         }

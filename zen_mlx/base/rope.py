@@ -78,14 +78,22 @@ def built(module: Any) -> Rope:
     return Rope(1 / np.array(freqs, np.float32), float(getattr(module, "mscale", getattr(module, "_scale", 1.0))))
 
 
-def expected(table: Json, config: Json, module: Any) -> Rope | None:
-    """The rope that `table` of `rope_parameters` asks for; None for a kind that is not known here."""
-    base, kind = table.get("rope_theta"), table.get("rope_type") or table.get("type") or "default"
-    dims = _dims(table, config) or 2 * len(built(module).angles)
-    make = _KINDS.get(kind)
-    if base is None or make is None:
+def expected(table: Json, config: Json, module: Any = None) -> Rope | None:
+    """The rope that `table` of `rope_parameters` asks for; None for a kind that is not known here.
+
+    Where transformers does not know the family, only the built `module` tells how many dimensions it turns.
+    """
+    base, make = table.get("rope_theta"), _KINDS.get(kind_of(table))
+    dims = _dims(table, config) or (2 * len(built(module).angles) if module is not None else None)
+    if base is None or make is None or dims is None:
         return None
     return make(_angles(dims, base), base, table, config)
+
+
+def kind_of(table: Json) -> str:
+    """The rope's type; multimodal ropes are plain for text."""
+    kind = str(table.get("rope_type") or table.get("type") or "default")
+    return "default" if "mrope_section" in table else kind
 
 
 def _angles(dims: int, base: float) -> np.ndarray:

@@ -51,7 +51,10 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Jso
             raise ConfigError("a weight must be a finite number", field="weights", found=weight)
     first = profiles[0]
     for other in profiles[1:]:
-        for field in ("weights", "tokenizer"):
+        for field in ("weights", "tokenizer", "function", "text_rules"):
+            later = field in ("function", "text_rules")  # older profiles do not have these
+            if later and None in (other.base.get(field), first.base.get(field)):
+                continue
             if other.base.get(field) != first.base.get(field):
                 raise BaseMismatchError(
                     f"{first.info.get('name')} and {other.info.get('name')} belong to different bases",
