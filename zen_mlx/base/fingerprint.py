@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +26,9 @@ from ..errors import ModelFormatError
 from ..fsio import Json
 from . import tied_head, validate
 from .build import build, plain_config
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _DTYPE_NAMES = {
@@ -57,7 +61,7 @@ class Fingerprint:
 def fingerprint(folder: Path) -> Fingerprint:
     """The digests of the model folder, from the cache while its files have not changed."""
     stamps = _stamps(folder)
-    cached = _read_cache().get(str(folder.resolve()))
+    cached = cached_entries().get(str(folder.resolve()))
     known = cached if isinstance(cached, dict) else {}
     own = _own_head(folder, known, stamps)
     digests = {}
@@ -84,16 +88,18 @@ def _own_head(folder: Path, known: Json, stamps: dict[str, list[list[str | int]]
 
 def remember(folder: Path, digests: Fingerprint, more: Json | None = None) -> None:
     """Put the digests of the model folder, as its files are now, into the cache."""
-    entry = _entry(digests, _stamps(folder)) | (more or {})
-    fsio.write_json(
-        names.digest_cache_path(), {**_read_cache(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
-    )
+    keep_entry(str(folder.resolve()), _entry(digests, _stamps(folder)) | (more or {}))
+
+
+def keep_entry(key: str, entry: Json) -> None:
+    """Put one entry into the cache of digests."""
+    fsio.write_json(names.digest_cache_path(), {**cached_entries(), key: entry}, mode=fsio.PRIVATE_FILE_MODE)
 
 
 def weight_digest(folder: Path) -> str:
     """Hash every stored tensor of the model folder, a few at a time in memory."""
     validate.check_folder(folder)
-    return digest_tensors(_stored_tensors(folder))
+    return digest_tensors(tensors_of(build(folder)))
 
 
 def digest_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...], np.ndarray]]) -> str:
@@ -138,11 +144,13 @@ def chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+    """What `digest_tensors` hashes, of a module whose tensors are not in memory yet; nothing else may hold the module."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    parameters = list(dict(tree_flatten(build(folder).parameters())).items())
+    parameters = list(dict(tree_flatten(model.parameters())).items())
+    del model
     parameters.sort(key=lambda item: item[0].encode(), reverse=True)
     views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
     while parameters:
@@ -184,7 +192,7 @@ def _entry(digests: Fingerprint, stamps: dict[str, list[list[str | int]]]) -> Js
     }
 
 
-def _read_cache() -> Json:
+def cached_entries() -> Json:
     """The digest cache; an unreadable one only costs hashing again."""
     try:
         value = json.loads(names.digest_cache_path().read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from ..errors import BaseMismatchError, ModelNotFoundError
 from ..events import Progress
 from ..fsio import Json
 from . import omni, registry, validate
+from .derived import DERIVED_FROM, UNPROVEN, proven_source
 from .fingerprint import fingerprint
 from .identity import function_digest, text_rules_digest
 from .load import load_model, load_tokenizer
@@ -113,16 +114,13 @@ def context_length(config: Mapping[str, Any]) -> int:
     return DEFAULT_CONTEXT
 
 
-DERIVED_FROM = "zen_derived_from"
-
-
 @dataclasses.dataclass(frozen=True)
 class BaseInfo:
     """A base on this machine.
 
     model: an alias, a repository id or an absolute folder: what `load_base` takes. weights, tokenizer: hex digests.
     quantization: mlx-lm's table (group_size, bits, ...), None for a dense base. derived_from: weight digest of the base
-    this one was quantized from. notes: what a user should be told, a sentence each.
+    that this one was proven to be quantized from. notes: what a user should be told, a sentence each.
     """
 
     model: str
@@ -186,7 +184,8 @@ def base_info(name: str) -> BaseInfo:
         )
     config = validate.check_folder(folder)
     digests = fingerprint(folder)
-    derived = config.get(DERIVED_FROM)
+    derived = proven_source(folder, digests.weights)
+    unproven = (UNPROVEN,) if derived is None and DERIVED_FROM in config else ()
     return BaseInfo(
         model=source.name,
         path=folder,
@@ -194,8 +193,8 @@ def base_info(name: str) -> BaseInfo:
         weights=digests.weights,
         tokenizer=digests.tokenizer,
         quantization=quantization(config),
-        derived_from=derived if isinstance(derived, str) else None,
-        notes=tuple(omni.notes(config)),
+        derived_from=derived,
+        notes=(*omni.notes(config), *unproven),
     )
 
 
