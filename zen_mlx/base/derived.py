@@ -1,7 +1,7 @@
 """A quantized copy proves which base it is of: that base, quantized again on this machine, gives the copy's digest.
 
 `zen_derived_from` in config.json is only a claim. Without the base here, or where the digests differ, the copy is a base of
-its own. What was found is kept in `ZEN_HOME/digests.json` under `derived:FOLDER`, with both digests.
+its own. What was found is kept in `ZEN_HOME/digests.json`, `copy_of` of the folder, with both digests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..errors import ZenError
 from ..fsio import Json
 from . import pull, registry, validate
 from .build import build_with_config
-from .fingerprint import cached_entries, digest_tensors, fingerprint, keep_entry, tensors_of
+from .fingerprint import cached_entries, digest_tensors, fingerprint, known_copy, remember_copy, tensors_of
 
 DERIVED_FROM = "zen_derived_from"
 UNPROVEN = (
@@ -31,8 +31,8 @@ def proven_source(folder: Path, weights: str) -> str | None:
     claim, table = config.get(DERIVED_FROM), config.get("quantization")
     if not isinstance(claim, str) or not isinstance(table, dict):
         return None
-    known = cached_entries().get(_key(folder))
-    if isinstance(known, dict) and (known.get("weights"), known.get("claim")) == (weights, claim):
+    known = known_copy(folder)
+    if (known.get("weights"), known.get("claim")) == (weights, claim):
         return claim if known.get("proven") is True else None
     source = _source(claim)
     if source is None:
@@ -48,11 +48,7 @@ def remember_made(folder: Path, claim: str) -> None:
 
 
 def _keep(folder: Path, weights: str, claim: str, proven: bool) -> None:
-    keep_entry(_key(folder), {"weights": weights, "claim": claim, "proven": proven})
-
-
-def _key(folder: Path) -> str:
-    return f"derived:{folder.resolve()}"
+    remember_copy(folder, {"weights": weights, "claim": claim, "proven": proven})
 
 
 def _source(claim: str) -> Path | None:

@@ -47,6 +47,7 @@ _DTYPE_NAMES = {
     "float64": "F64",
 }
 _OWN_HEAD = "own_head"
+_COPY_OF = "copy_of"
 _IN_FLIGHT = 4  # tensors in memory at once
 
 
@@ -63,7 +64,7 @@ def fingerprint(folder: Path) -> Fingerprint:
     stamps = _stamps(folder)
     cached = cached_entries().get(str(folder.resolve()))
     known = cached if isinstance(cached, dict) else {}
-    own = _own_head(folder, known, stamps)
+    own = _own_head(folder, known, stamps) | {key: known[key] for key in (_COPY_OF,) if key in known}
     digests = {}
     for part, compute in (("weights", weight_digest), ("tokenizer", tokenizer_digest)):
         fresh = known.get(f"{part}_files") == stamps[part] and _is_hex(known.get(part))
@@ -88,12 +89,22 @@ def _own_head(folder: Path, known: Json, stamps: dict[str, list[list[str | int]]
 
 def remember(folder: Path, digests: Fingerprint, more: Json | None = None) -> None:
     """Put the digests of the model folder, as its files are now, into the cache."""
-    keep_entry(str(folder.resolve()), _entry(digests, _stamps(folder)) | (more or {}))
+    entry = _entry(digests, _stamps(folder)) | (more or {})
+    fsio.write_json(
+        names.digest_cache_path(), {**cached_entries(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
+    )
 
 
-def keep_entry(key: str, entry: Json) -> None:
-    """Put one entry into the cache of digests."""
-    fsio.write_json(names.digest_cache_path(), {**cached_entries(), key: entry}, mode=fsio.PRIVATE_FILE_MODE)
+def remember_copy(folder: Path, found: Json) -> None:
+    """Keep with the folder's digests what was found about the base that it is a copy of."""
+    remember(folder, fingerprint(folder), {_COPY_OF: found})
+
+
+def known_copy(folder: Path) -> Json:
+    """What `remember_copy` kept; {} for nothing."""
+    entry = cached_entries().get(str(folder.resolve()))
+    found = entry.get(_COPY_OF) if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def weight_digest(folder: Path) -> str:

@@ -80,7 +80,7 @@ def test_a_false_claim(what: str, source: Path, copy: Path, tiny_model: Path) ->
     info = base_info(str(copy))
     assert info.derived_from is None
     assert info.notes == (UNPROVEN,)
-    entry = json.loads(digest_cache_path().read_text())[f"derived:{copy.resolve()}"]
+    entry = json.loads(digest_cache_path().read_text())[str(copy.resolve())]["copy_of"]
     assert (entry["claim"], entry["proven"]) == (wanted, False)
 
 
