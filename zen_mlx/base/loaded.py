@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseMismatchError, ModelNotFoundError
 from ..events import Progress
+from ..format.spec import IDENTITY
 from ..fsio import Json
 from . import omni, registry, validate
 from .derived import DERIVED_FROM, UNPROVEN, proven_source
@@ -73,8 +74,7 @@ def check_base(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
             expected=header.get("tokenizer"),
             found=base.tokenizer,
         )
-    for field, what in (("function", _COMPUTES), ("text_rules", _CUTS)):
-        # Profiles of older versions do not have these: they are compared by what they have.
+    for field, what in zip(IDENTITY, (_COMPUTES, _CUTS), strict=True):
         if header.get(field) is not None and header[field] != (found := getattr(base, field)):
             raise BaseMismatchError(
                 f"profile {name!r} was made for these weights, but {what}",
