@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.unit.base.test_families import ABSENT, FAMILIES, OLD_ROPES, folder_of, recorded
+from zen_mlx.base.build import build
 from zen_mlx.base.identity import function_digest, function_of, text_rules_digest
 from zen_mlx.base.loaded import base_info, check_base
 from zen_mlx.base.quantize import quantize
+from zen_mlx.base.rope import built_ropes
 from zen_mlx.errors import BaseMismatchError
 from zen_mlx.fsio import Json
 
@@ -90,6 +92,19 @@ def base(tiny_model: Path, tmp_path: Path) -> Path:
 
 def change(file: Path, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_the_embedded_base_saved_again_is_the_same(embedded_base: Path, tmp_path: Path) -> None:
+    """config.json as transformers 5 writes it: without `rope_theta`."""
+    from transformers import AutoConfig
+
+    again = tmp_path / "again"
+    AutoConfig.from_pretrained(embedded_base).save_pretrained(again)
+    assert "rope_theta" not in json.loads((again / "config.json").read_text())
+    (again / "model.safetensors").symlink_to(embedded_base / "model.safetensors")
+    assert function_digest(again) == function_digest(embedded_base)
+    bases = [module.base for _, module in built_ropes(build(again))]
+    assert bases == [100_000.0] * 30
 
 
 def test_a_profile_of_another_function_is_refused(base: Path) -> None:
