@@ -35,7 +35,15 @@ def function_digest(folder: Path) -> str:
 def text_rules_digest(folder: Path) -> str:
     """The digest of what is done to text before and after the vocabulary."""
     tokenizer = validate.read_json(folder / "tokenizer.json")
-    return _digest({key: tokenizer.get(key) for key in _RULES})
+    return _digest({key: None if _does_nothing(tokenizer.get(key)) else tokenizer[key] for key in _RULES})
+
+
+def _does_nothing(rule: Any) -> bool:
+    """Whether `rule` is absent, or the template without a token that transformers 5 writes where there was none."""
+    if not isinstance(rule, dict) or rule.get("type") != "TemplateProcessing":
+        return not rule
+    ids = [[next(iter(piece.values())).get("id") for piece in rule.get(key) or []] for key in ("single", "pair")]
+    return not rule.get("special_tokens") and ids == [["A"], ["A", "B"]]
 
 
 def function_of(folder: Path) -> Json:

@@ -129,6 +129,28 @@ def test_a_profile_of_other_rules_for_text_is_refused(part: str, base: Path) -> 
     assert caught.value.field == "base.text_rules"
 
 
+EMPTY = {
+    "type": "TemplateProcessing",
+    "single": [{"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {},
+}
+
+
+def test_the_empty_template_of_transformers_5_is_no_rule(base: Path) -> None:
+    """It writes one where there was no post-processor."""
+    assert json.loads((base / "tokenizer.json").read_text())["post_processor"] is None
+    before = text_rules_digest(base)
+    change(base / "tokenizer.json", post_processor=EMPTY)
+    assert text_rules_digest(base) == before
+    token = {"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}
+    full = {"<|im_start|>": {"id": "<|im_start|>", "ids": [256], "tokens": ["<|im_start|>"]}}
+    change(
+        base / "tokenizer.json", post_processor={**EMPTY, "single": [token, *EMPTY["single"]], "special_tokens": full}
+    )
+    assert text_rules_digest(base) != before
+
+
 def test_a_quantized_copy_computes_as_its_source(base: Path) -> None:
     copy = base_info(quantize(str(base), 4, 32).name)
     assert copy.function == base_info(str(base)).function
