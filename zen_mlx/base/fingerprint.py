@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,8 +24,11 @@ from .. import fsio
 from .. import paths as names
 from ..errors import ModelFormatError
 from ..fsio import Json
-from . import validate
-from .build import build
+from . import tied_head, validate
+from .build import build, plain_config
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _DTYPE_NAMES = {
@@ -42,6 +46,8 @@ _DTYPE_NAMES = {
     "float32": "F32",
     "float64": "F64",
 }
+_OWN_HEAD = "own_head"
+_COPY_OF = "copy_of"
 _IN_FLIGHT = 4  # tensors in memory at once
 
 
@@ -56,30 +62,55 @@ class Fingerprint:
 def fingerprint(folder: Path) -> Fingerprint:
     """The digests of the model folder, from the cache while its files have not changed."""
     stamps = _stamps(folder)
-    cached = _read_cache().get(str(folder.resolve()))
+    cached = cached_entries().get(str(folder.resolve()))
     known = cached if isinstance(cached, dict) else {}
+    own = _own_head(folder, known, stamps) | {key: known[key] for key in (_COPY_OF,) if key in known}
     digests = {}
     for part, compute in (("weights", weight_digest), ("tokenizer", tokenizer_digest)):
         fresh = known.get(f"{part}_files") == stamps[part] and _is_hex(known.get(part))
+        if part == "weights" and own.get(_OWN_HEAD) and _OWN_HEAD not in known:
+            fresh = False  # hashed when a head beside a tied embedding was still dropped
         digests[part] = known[part] if fresh else compute(folder)
     found = Fingerprint(**digests)
-    if known != _entry(found, stamps):
-        remember(folder, found)
+    if known != _entry(found, stamps) | own:
+        remember(folder, found, own)
     return found
 
 
-def remember(folder: Path, digests: Fingerprint) -> None:
+def _own_head(folder: Path, known: Json, stamps: dict[str, list[list[str | int]]]) -> Json:
+    """Where files and `tie_word_embeddings` may disagree: whether the stored head is one of its own; else {}."""
+    if known.get("weights_files") == stamps["weights"] and _OWN_HEAD in known:
+        return {_OWN_HEAD: known[_OWN_HEAD]}
+    config = plain_config(folder)
+    if not tied_head.is_doubtful(config, folder):
+        return {}
+    return {_OWN_HEAD: tied_head.is_tied(config, folder) is False}
+
+
+def remember(folder: Path, digests: Fingerprint, more: Json | None = None) -> None:
     """Put the digests of the model folder, as its files are now, into the cache."""
-    entry = _entry(digests, _stamps(folder))
+    entry = _entry(digests, _stamps(folder)) | (more or {})
     fsio.write_json(
-        names.digest_cache_path(), {**_read_cache(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
+        names.digest_cache_path(), {**cached_entries(), str(folder.resolve()): entry}, mode=fsio.PRIVATE_FILE_MODE
     )
+
+
+def remember_copy(folder: Path, found: Json) -> None:
+    """Keep with the folder's digests what was found about the base that it is a copy of."""
+    remember(folder, fingerprint(folder), {_COPY_OF: found})
+
+
+def known_copy(folder: Path) -> Json:
+    """What `remember_copy` kept; {} for nothing."""
+    entry = cached_entries().get(str(folder.resolve()))
+    found = entry.get(_COPY_OF) if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def weight_digest(folder: Path) -> str:
     """Hash every stored tensor of the model folder, a few at a time in memory."""
     validate.check_folder(folder)
-    return digest_tensors(_stored_tensors(folder))
+    return digest_tensors(tensors_of(build(folder)))
 
 
 def digest_tensors(tensors: Iterable[tuple[str, str, tuple[int, ...], np.ndarray]]) -> str:
@@ -124,11 +155,13 @@ def chat_template(folder: Path) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _stored_tensors(folder: Path) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, str, tuple[int, ...], np.ndarray]]:
+    """What `digest_tensors` hashes, of a module whose tensors are not in memory yet; nothing else may hold the module."""
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    parameters = list(dict(tree_flatten(build(folder).parameters())).items())
+    parameters = list(dict(tree_flatten(model.parameters())).items())
+    del model
     parameters.sort(key=lambda item: item[0].encode(), reverse=True)
     views = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32, 8: mx.uint64}
     while parameters:
@@ -170,7 +203,7 @@ def _entry(digests: Fingerprint, stamps: dict[str, list[list[str | int]]]) -> Js
     }
 
 
-def _read_cache() -> Json:
+def cached_entries() -> Json:
     """The digest cache; an unreadable one only costs hashing again."""
     try:
         value = json.loads(names.digest_cache_path().read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelFormatError
 from ..events import Progress
@@ -14,6 +14,8 @@ from .build import build, first_line
 if TYPE_CHECKING:
     import mlx.nn as nn
     from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+_WORD = "Zebra"  # no template looks at it
 
 
 def load_base(name: str | Path, *, progress: Progress | None = None) -> tuple[nn.Module, TokenizerWrapper]:
@@ -58,6 +60,28 @@ def load_tokenizer(folder: Path, config: Json | None = None) -> TokenizerWrapper
         eos = validate.read_json(generation).get("eos_token_id") or eos
     try:
         # None would make transformers ask on the terminal whether to run the repository's code.
-        return utils.load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=eos)
+        tokenizer = utils.load_tokenizer(folder, {"trust_remote_code": False}, eos_token_ids=eos)
     except Exception as error:  # the tokenizers library raises plain Exception for a vocabulary that is not sound
         raise ModelFormatError("the tokenizer cannot be loaded", path=folder, found=first_line(error)) from error
+    end = _end_of_turn(tokenizer)
+    if end is not None and end not in tokenizer.eos_token_ids:
+        tokenizer.eos_token_ids = [*tokenizer.eos_token_ids, end]
+    return tokenizer
+
+
+def _end_of_turn(tokenizer: TokenizerWrapper) -> int | None:
+    """The special token that the chat template puts behind an answer, None where there is none.
+
+    It may be special in tokenizer.json alone, and no other file may call it an end.
+    """
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": _WORD}, {"role": "assistant", "content": _WORD}]
+    try:
+        rendered = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False))
+    except Exception:  # a template is a program of the model's; what it cannot render has no end
+        return None
+    _, found, behind = rendered.rpartition(_WORD)
+    ids = tokenizer.encode(behind.strip(), add_special_tokens=False) if found and behind.strip() else []
+    known: Any = tokenizer.added_tokens_decoder
+    return int(ids[0]) if ids and ids[0] in known and known[ids[0]].special else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BaseMismatchError, ModelNotFoundError
 from ..events import Progress
+from ..format.spec import IDENTITY
 from ..fsio import Json
 from . import omni, registry, validate
+from .derived import DERIVED_FROM, UNPROVEN, proven_source
 from .fingerprint import fingerprint
+from .identity import function_digest, text_rules_digest
 from .load import load_model, load_tokenizer
 from .pull import local_path, pull
 from .validate import read_config
@@ -70,6 +74,19 @@ def check_base(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
             expected=header.get("tokenizer"),
             found=base.tokenizer,
         )
+    for field, what in zip(IDENTITY, (_COMPUTES, _CUTS), strict=True):
+        if header.get(field) is not None and header[field] != (found := getattr(base, field)):
+            raise BaseMismatchError(
+                f"profile {name!r} was made for these weights, but {what}",
+                field=f"base.{field}",
+                expected=header[field],
+                found=found,
+                hint="use the config.json and tokenizer.json that the profile was made with",
+            )
+
+
+_COMPUTES = "this folder's configuration computes otherwise (rope, eps, heads, activation or scaling)"
+_CUTS = "this folder's tokenizer cuts text otherwise (normalizer, pre_tokenizer or post_processor)"
 
 
 def check_tokenizer(base: BaseInfo, header: Mapping[str, object], name: str) -> None:
@@ -97,16 +114,13 @@ def context_length(config: Mapping[str, Any]) -> int:
     return DEFAULT_CONTEXT
 
 
-DERIVED_FROM = "zen_derived_from"
-
-
 @dataclasses.dataclass(frozen=True)
 class BaseInfo:
     """A base on this machine.
 
     model: an alias, a repository id or an absolute folder: what `load_base` takes. weights, tokenizer: hex digests.
     quantization: mlx-lm's table (group_size, bits, ...), None for a dense base. derived_from: weight digest of the base
-    this one was quantized from. notes: what a user should be told, a sentence each.
+    that this one was proven to be quantized from. notes: what a user should be told, a sentence each.
     """
 
     model: str
@@ -117,6 +131,16 @@ class BaseInfo:
     quantization: Json | None
     derived_from: str | None
     notes: tuple[str, ...]
+
+    @functools.cached_property
+    def function(self) -> str:
+        """`identity.function_digest` of the folder."""
+        return function_digest(self.path)
+
+    @functools.cached_property
+    def text_rules(self) -> str:
+        """`identity.text_rules_digest` of the folder."""
+        return text_rules_digest(self.path)
 
     def to_dict(self) -> Json:
         """The document of `zen models show --json`."""
@@ -139,6 +163,8 @@ class BaseInfo:
             "architecture": self.architecture,
             "weights": self.weights,
             "tokenizer": self.tokenizer,
+            "function": self.function,
+            "text_rules": self.text_rules,
             "quantization": kept or None,
             "verified": True,
         }
@@ -158,7 +184,8 @@ def base_info(name: str) -> BaseInfo:
         )
     config = validate.check_folder(folder)
     digests = fingerprint(folder)
-    derived = config.get(DERIVED_FROM)
+    derived = proven_source(folder, digests.weights)
+    unproven = (UNPROVEN,) if derived is None and DERIVED_FROM in config else ()
     return BaseInfo(
         model=source.name,
         path=folder,
@@ -166,8 +193,8 @@ def base_info(name: str) -> BaseInfo:
         weights=digests.weights,
         tokenizer=digests.tokenizer,
         quantization=quantization(config),
-        derived_from=derived if isinstance(derived, str) else None,
-        notes=tuple(omni.notes(config)),
+        derived_from=derived,
+        notes=(*omni.notes(config), *unproven),
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import shutil
 from pathlib import Path
@@ -12,9 +10,10 @@ from .. import fsio, paths
 from ..errors import ConfigError, InputError
 from ..fsio import Json
 from . import omni, pull, registry, validate
-from .build import build_with_config
+from .build import head_flag
+from .derived import DERIVED_FROM, quantized, remember_made
 from .fingerprint import fingerprint
-from .loaded import DERIVED_FROM, quantization
+from .loaded import quantization
 from .save import exclusive
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -43,6 +42,7 @@ def quantize(name: str, bits: int, group_size: int = _DEFAULT_GROUP) -> Path:
             with fsio.publish(target, folder=True, mode=0o755) as temporary:
                 _write(folder, temporary, digest, bits, group_size)
                 validate.check_folder(temporary)
+            remember_made(target, digest)
     return target
 
 
@@ -58,16 +58,15 @@ def _is_made(target: Path, digest: str) -> bool:
 def _write(source: Path, target: Path, digest: str, bits: int, group_size: int) -> None:
     from mlx_lm import utils
 
-    model, config = build_with_config(source)
-    # quantize_model prints a line; what a library has to say is for its caller to print.
-    with contextlib.redirect_stdout(io.StringIO()):
-        model, config = utils.quantize_model(model, config, group_size, bits)
+    model, config = quantized(source, bits, group_size)
     for pattern in _COPIED:
         for file in source.glob(pattern):
             if file.name not in ("config.json", validate.INDEX):
                 shutil.copyfile(file, target / file.name)
     utils.save_model(target, model, donate_model=True)
-    _write_config(target, {**omni.plain_config(config), DERIVED_FROM: digest})
+    packed: Json = {key: config[key] for key in ("quantization", "quantization_config") if key in config}
+    plain = omni.plain_config(validate.read_config(source))
+    _write_config(target, {**plain, **packed, **head_flag(source), DERIVED_FROM: digest})
 
 
 def _write_config(target: Path, config: Json) -> None:

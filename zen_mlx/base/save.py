@@ -18,6 +18,7 @@ from .. import fsio
 from ..errors import InputError
 from ..fsio import Json
 from . import validate
+from .build import head_flag
 
 SHARD_BYTES = 4 << 30
 _COPIED = ("*.json", "*.jinja", "*.txt", "tokenizer.model", "*.tiktoken")
@@ -32,7 +33,7 @@ def save_like(source: Path, target: Path, arrays: Iterable[tuple[str, mx.array]]
         for file in source.glob(pattern):
             if file.name not in ("config.json", validate.INDEX):
                 shutil.copyfile(file, target / file.name)
-    config = validate.read_config(source) | changes
+    config = validate.read_config(source) | head_flag(source) | changes
     (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     shard: dict[str, mx.array] = {}
     shards: list[list[str]] = []

@@ -82,6 +82,7 @@ def print_facts(facts: Facts) -> None:
         ("name", facts.info.get("name")),
         ("base", f"{base.get('model') or '-'}{'' if base.get('verified') else ' (unverified)'}"),
         ("base's weights", base.get("weights") if base.get("verified") else "not recorded: shapes are checked only"),
+        ("base's function", base.get("function") or ("not recorded: not compared" if base.get("verified") else None)),
         ("method", facts.info.get("method")),
         ("imported from", facts.info.get("origin")),
         ("created", facts.info.get("created")),

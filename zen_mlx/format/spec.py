@@ -29,6 +29,8 @@ MAX_OBJECT_BYTES = 56 << 20
 MAX_COUNT = 2**63 - 1
 PIECE_BYTES = 4 << 20
 TENSOR_ALIGN = 64
+IDENTITY = ("function", "text_rules")
+"""Keys of `base` that profiles of older versions do not have: a base is compared by what a profile has."""
 HEADER_FIELDS = (
     "base",
     "layouts",

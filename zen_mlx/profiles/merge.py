@@ -11,7 +11,7 @@ from ..codec.factor import FactorGroup, FactorPart, FactorSide
 from ..codec.pack import flip_codes
 from ..codec.parts import MAX_PARTS, DensePart, Part, RowsPart, SignPart, decode_all, encode_rows, encode_sign
 from ..errors import BaseMismatchError, ConfigError
-from ..format.spec import DeltaTensor, Profile, now, profile_info
+from ..format.spec import IDENTITY, DeltaTensor, Profile, now, profile_info
 from ..fsio import Json
 from .store import ProfileStore
 
@@ -51,7 +51,9 @@ def merge_exact(profiles: Sequence[Profile], weights: Sequence[float], info: Jso
             raise ConfigError("a weight must be a finite number", field="weights", found=weight)
     first = profiles[0]
     for other in profiles[1:]:
-        for field in ("weights", "tokenizer"):
+        for field in ("weights", "tokenizer", *IDENTITY):
+            if field in IDENTITY and None in (other.base.get(field), first.base.get(field)):
+                continue
             if other.base.get(field) != first.base.get(field):
                 raise BaseMismatchError(
                     f"{first.info.get('name')} and {other.info.get('name')} belong to different bases",

@@ -26,7 +26,7 @@ from ..encode.rate_allocation import Choice, Spectrum, allocate, encode_choice, 
 from ..errors import ConfigError, InputError
 from ..events import OnEvent, Stage, ignore
 from ..format.layout import layout_of, row_count
-from ..format.spec import DeltaTensor, Profile, now, profile_info
+from ..format.spec import IDENTITY, DeltaTensor, Profile, now, profile_info
 from ..format.write import file_bytes
 from ..train.calibration import CalibrationStats, importance
 from .finetune import FineTune
@@ -48,6 +48,7 @@ class Compression:
     """The stages of one compression of `tuned`.
 
     weighed: found where it is wanted, unless it is set to what as many bits or more found on the same text.
+    with_identity: whether the header holds the base's digests of `IDENTITY`.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class Compression:
         self.tuned, self.base, self.options, self.on_event = tuned, base, options, on_event
         self.created = now()
         self.weighed: Weighed | None = None
+        self.with_identity = True
 
     def profile(self, name: str, tensors: Mapping[str, DeltaTensor]) -> Profile:
         """The profile of `tensors`, without metrics."""
+        header = self.tuned.header(tensors)
         return Profile(
             info=profile_info(name, self.created, "compress"),
-            base=self.tuned.header(tensors),
+            base={key: value for key, value in header.items() if self.with_identity or key not in IDENTITY},
             metrics={},
             target_count=self.tuned.target_count,
             model_count=self.tuned.model_count,

@@ -19,7 +19,8 @@ from ..data.tokens import crop, tokenize
 from ..encode.layer_stats import LayerStats
 from ..errors import InputError
 from ..events import Noted, Stage, stage
-from ..format.spec import DeltaTensor
+from ..format.spec import IDENTITY, DeltaTensor
+from ..fsio import Json
 from ..train import checkpoint
 from ..train.distill import distill, drawn, options_of
 from ..train.self_generated import self_generated
@@ -78,16 +79,19 @@ def _distilled(
 ) -> tuple[dict[str, DeltaTensor], list[LayerStats]]:
     """The closed form, and then scales and factors trained on what the fine-tune says about `examples`."""
     options, tokenizer = make.options, load_tokenizer(pull(make.tuned.base_name))
-    wanted = {
+    wanted: Json = {
         "data": data_digest(examples),
         "weights": base_info(make.tuned.base_name).weights,
         "finetuned": str(make.tuned.folder),
         "options": asdict(options),
     }
+    identity: Json = {"identity": {key: make.tuned.header({})[key] for key in IDENTITY}}
     if checkpoint.exists(folder):
-        make.created = checkpoint.check_same(folder, wanted)["created"]
+        # A run of an older version goes on without them: they take bytes of the file that its parts were shared out for.
+        make.with_identity = "identity" in checkpoint.facts(folder)
+        make.created = checkpoint.check_same(folder, wanted | (identity if make.with_identity else {}))["created"]
     else:
-        checkpoint.begin(folder, {**wanted, "created": make.created})
+        checkpoint.begin(folder, {**wanted, **identity, "created": make.created})
     rows, _ = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
     with make.teacher() as teacher:
         if options.babble:

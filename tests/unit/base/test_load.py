@@ -13,9 +13,11 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3_moe
 
 from zen_mlx.base.fingerprint import fingerprint
-from zen_mlx.base.load import load_base, load_model
+from zen_mlx.base.load import load_base, load_model, load_tokenizer
 from zen_mlx.base.loaded import base_info, describe
 from zen_mlx.base.quantize import quantize
+from zen_mlx.data.examples import Example
+from zen_mlx.data.tokens import tokenize
 from zen_mlx.errors import ConfigError, InputError, ModelFormatError, ModelNotFoundError
 from zen_mlx.paths import base_dir
 
@@ -202,3 +204,28 @@ def test_omni_without_a_text_part(omni: Path) -> None:
     (omni / "config.json").write_text(json.dumps({"model_type": "qwen3_omni_moe"}))
     with pytest.raises(ModelFormatError, match="no text part"):
         load_base(omni)
+
+
+def test_an_end_of_turn_that_only_tokenizer_json_calls_special(tiny_model: Path, tmp_path: Path) -> None:
+    """It is supervised, and decoding stops at it."""
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    kept = {key: settings[key] for key in ("tokenizer_class", "chat_template")}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**kept, "eos_token": "<|im_start|>"}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 256}))
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.eos_token_ids == {256, 257}
+    assert tokenizer.eos_token_id == 256
+    (row,) = tokenize([Example("rows:1", messages=(("user", "one"), ("assistant", "1")))], tokenizer, 64)
+    assert [token for token, counts in zip(row.ids, row.supervised, strict=True) if counts][-1] == 257
+
+
+def test_a_word_behind_an_answer_is_no_end(tiny_model: Path, tmp_path: Path) -> None:
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }} over\n{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": template}))
+    assert load_tokenizer(folder).eos_token_ids == {257}

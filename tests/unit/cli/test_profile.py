@@ -83,6 +83,13 @@ def test_show_and_verify(store: ProfileStore, capsys: pytest.CaptureFixture[str]
     assert _json(capsys, "profile", "verify", "one", code=2)["error"]["type"] == "FormatError"
 
 
+def test_verify_says_what_an_older_profile_is_not_compared_by(
+    store: ProfileStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", "verify", "one"]) == 0
+    assert "base's function   not recorded: not compared" in capsys.readouterr().out
+
+
 def test_inspect_groups_tensors_and_needs_no_base(store: ProfileStore, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(store.path("one"))
     assert main(["inspect", path]) == 0
