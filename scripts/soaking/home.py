@@ -22,7 +22,7 @@ from zen_mlx.format.spec import DeltaTensor, Profile
 
 MODEL = "soak"
 KINDS = ("sign", "sign", "planes", "factor", "norms", "sign", "factor")
-PROMPTS = ("Define: patience", "Name three birds.", "What is rain?", "Write a line about the sea.", "Count to ten.")
+PROMPTS = ("Define: patience", "Name three birds.", "What is rain?")
 TOKENS = 32
 SHAKEN_BY, SHAKES = 0.002, 4
 
