@@ -1,9 +1,14 @@
-"""Prints the two tables of docs/data.md: what is left of planted secrets, and what is wrongly taken for one."""
+"""Prints the tables of docs/data.md: what is left of planted secrets, and what is wrongly taken for one.
+
+With a file's name, the texts are written into it for `scripts/peer_secrets.py`.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 from . import SEED, changed, leaks
 from .negatives import harmless
@@ -32,4 +37,13 @@ def _table(title: str, bad: str, counts: Counter[str], faults: Counter[str]) -> 
     sys.stdout.write("\n".join(["", f"| {title} | texts | {bad} |", "|---|---|---|", *rows, ""]))
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else SEED)
+def write(path: Path) -> None:
+    secrets = [(each.kind, each.text, each.secret) for each in planted()]
+    texts = [(kind, text, "") for kind, text in harmless()] + [("prose", line, "") for line in lines(2000)]
+    path.write_text(json.dumps(secrets + texts), encoding="utf-8")
+
+
+if len(sys.argv) > 1:
+    write(Path(sys.argv[1]))
+else:
+    main(SEED)

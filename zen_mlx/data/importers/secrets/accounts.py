@@ -38,7 +38,8 @@ def scrub_accounts(text: str, counts: Counter[str]) -> str:
     if _IBAN_START.search(text):
         text = substitute(_IBAN, text, ACCOUNT, counts, lambda match: _iban(match[0]))
     text = substitute(_CARD, text, CARD, counts, lambda match: _card(match[0]))
-    text = substitute(_CARD_CODE, text, CARD, counts)
+    if "cv" in text.lower():
+        text = substitute(_CARD_CODE, text, CARD, counts)
     text = substitute(_ACCOUNT, text, ACCOUNT, counts)
     return substitute(_SSN, text, ACCOUNT, counts)
 

@@ -85,19 +85,47 @@ _KEYS = tuple(
         r"(?P<value>[^\s\"',;]{8,512})",
     )
 )
-_HINT = re.compile(
-    r"(?i)[ \t](?:-p|-u|-a|-w|-h|--user|--proxy|/p:)|-pass|net use|htpasswd|identified|securestring|echo|login|u"
-    r"ser|default|wifi:|otpauth:"
-    r"|phrase|words|cred|mail|zugang|access|benutzer|usuario|identifiant|:\S{1,64}:\S{1,64}:|vault|authtoken|aws"
-    r" configure|-key|-token|requirepass|masterauth|auth"
+_HINTS = (
+    *(f" {option}" for option in ("-p", "-u", "-a", "-w", "-h", "--user", "--proxy", "/p:")),
+    *(
+        "-pass",
+        "-key",
+        "-token",
+        "apikey",
+        "authtoken",
+        "auth",
+        "net us",
+        "htpasswd",
+        "identified",
+        "securestring",
+        "echo",
+        "vault",
+    ),
+    *(
+        "login",
+        "user",
+        "default",
+        "wifi:",
+        "otpauth:",
+        "phrase",
+        "words",
+        "cred",
+        "mail",
+        "zugang",
+        "access",
+        "benutzer",
+    ),
+    *("usuario", "identifiant", "aws configure", "requirepass", "masterauth", "id/", "id /"),
 )
+"""What a text must have one of, or four colons, before the expressions are tried."""
 
 
 def scrub_command_lines(text: str, counts: Counter[str]) -> str:
     """`text` without the passwords of commands, addresses and the files of tools."""
     if "://" in text:
         text = substitute(_LOGIN, text, PASSWORD, counts, lambda match: not _spare(match["value"]))
-    if not _HINT.search(text):
+    low = text.lower().replace("\t", " ")
+    if not any(hint in low for hint in _HINTS) and text.count(":") < 4:
         return text
     for pattern in (*_COMMANDS, *_USER):
         text = substitute(pattern, text, PASSWORD, counts, _is_secret)

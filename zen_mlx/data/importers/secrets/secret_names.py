@@ -17,20 +17,8 @@ _WEAK = frozenset(
 )
 _KEYS = ("secret", "token", "key", "apikey", "credential", "credentials")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
-_ENGLISH = (
-    "passwd",
-    "passphrase",
-    "passcode",
-    "pass phrase",
-    "pass code",
-    "passwrd",
-    "pswd",
-    "pass",
-    "pwd",
-    "pw",
-    "pin",
-    "psk",
-)
+_ENGLISH = "passwd,passphrase,pass phrase,passcode,pass code,pass,pwd,pw,pin,psk"
+_MISTYPED = "passwrd,passowrd,pswd,pswrd,psword,psswd,psswrd,pssword,paswd,paswrd,pasword"
 
 
 def _bare(word: str) -> str:
@@ -50,7 +38,7 @@ def _trie(words: Iterable[str]) -> str:
     return f"(?:{'|'.join(branches)})" if branches else ""
 
 
-_PASSWORDS = {word for words in WORDS.values() for word in words} | set(_ENGLISH)
+_PASSWORDS = {word for words in WORDS.values() for word in words} | {*_ENGLISH.split(","), *_MISTYPED.split(",")}
 _PASSWORDS |= {_bare(word).replace("ı", "i") for word in _PASSWORDS if word.isascii() or re.search(r"[a-z]", word)}
 _ASCII_NAME = re.compile(_trie({word for word in _PASSWORDS if word.isascii()} | set(_KEYS)))
 _NAME = re.compile(_trie(_PASSWORDS | set(_KEYS)))

@@ -77,7 +77,8 @@ _CRYPT = re.compile(
 def scrub_service_tokens(text: str, counts: Counter[str]) -> str:
     """`text` without tokens of a known form, addresses that are a secret, authorization headers and password hashes."""
     text = substitute(_PREFIXED, text, KEY, counts, lambda match: _made(match[0]))
-    text = substitute(_HOOK, text, KEY, counts)
+    if "hook" in text:
+        text = substitute(_HOOK, text, KEY, counts)
     text = substitute(_HEADER, text, KEY, counts, lambda match: _made(match["value"]) or len(match["value"]) >= 24)
     if "=" in text:
         text = substitute(_SIGNED, text, KEY, counts)
