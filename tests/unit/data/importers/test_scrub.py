@@ -164,7 +164,29 @@ SHAPES = [
     ("ADMIN_{}=" + "letmein", "PWD", "letmein"),
     ('smtp{}: "' + 'swordfish"', "Password", "swordfish"),
 ]
+TOLD = [
+    "wget --password " + "swordfish http://x",
+    "Server=db;Password={" + "sword;fish};Encrypt=True",
+    "jdbc:oracle:thin:kim/" + "swordfish@db:1521/x",
+    "Mein Passwort lautet: " + "swordfish",
+    "パスワードは「" + "swordfish」です",
+    'requests.get(u, auth=("kim", "' + 'swordfish"))',
+    "<password><![CDATA[" + "swordfish]]></password>",
+    "openssl enc -k " + "swordfish -in a",
+    "Zugangsdaten: kim / " + "swordfish",
+    "p/w: " + "swordfish",
+]
 KEPT = [
+    "Wrong password: try again",
+    "Reset your password: https://example.org/reset",
+    "http://localhost:8080/@user",
+    "Access: read/write",
+    "12:30:45:67:89",
+    '"auth": "required"',
+    "the bearer internationalization-committee said",
+    "if (password !== confirmPassword) {",
+    "password: z.string().min(8)",
+    "primary key: id",
     "600 000 000 users",
     "601 500 000 zł",
     "password = get_password()",
@@ -185,6 +207,11 @@ def test_a_name_inside_a_name_gives_its_value_away(form: str, name: str, secret:
     clean = scrub(form.format(name), Counter(), keep_contacts=True)
     assert secret not in clean
     assert clean.startswith(form.format(name)[:6])
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_a_plain_word_is_a_password_by_its_place(text: str) -> None:
+    assert "fish" not in scrub(text, Counter(), keep_contacts=True)
 
 
 @pytest.mark.parametrize("text", KEPT)
@@ -276,7 +303,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_hostile_text_is_scrubbed_in_no_time(unit: str) -> None:
-    """A quarter of a million letters in at most two seconds, so a million take at most eight on a slow machine."""
+    """A quarter of a million letters in four seconds of a busy machine; what is quadratic takes minutes."""
     began = time.process_time()
     scrub(unit * (250_000 // len(unit)), Counter(), keep_contacts=False)
-    assert time.process_time() - began < 2, unit
+    assert time.process_time() - began < 4, unit

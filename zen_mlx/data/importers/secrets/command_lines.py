@@ -7,6 +7,7 @@ the Wi-Fi code of zxing, the Key URI of Google Authenticator.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import Counter
 
@@ -19,7 +20,7 @@ _LOGIN = re.compile(
     r"(?:[:/?\s\"']|$))))(?=@)"
 )
 _PORT = re.compile(r"\d{1,5}(?:/|$)")
-_ARGUMENT = r"(?:[ \t]+(?!-p)[^\s|;&]{1,80}){0,12}?"
+_ARGUMENT = r"(?:[ \t]+(?!-p)[^\s|;&]{1,80}){0,8}?"
 _COMMANDS = tuple(
     re.compile(rf"(?<![\w-])(?:{tools}){_ARGUMENT}[ \t]+{option}{_VALUE}")
     for tools, option in (
@@ -33,6 +34,7 @@ _COMMANDS = tuple(
         (r"sqlcmd|bcp|zip|unzip|sqlplus|ipmitool|impacket-\w+|nxc|crackmapexec", r"-P[ \t]*"),
         (r"ldap(?:search|add|modify|delete|passwd|whoami)", r"-w[ \t]+"),
         (r"rar|unrar", r"-h?p"),
+        (r"openssl enc", r"-k[ \t]+"),
         (r"xfreerdp|wfreerdp|mstsc", r"/p:"),
     )
 )
@@ -62,22 +64,28 @@ _USER = tuple(
         r"(?m)^[ \t]*(?:requirepass|masterauth|stats auth \S{1,64}:)[ \t]+[\"']?(?P<value>[^\s\"']{1,256})",
         r"\b(?:machine[ \t]+\S{1,253}|default)\s{1,8}login[ \t]+\S{1,128}\s{1,8}(?:account[ \t]+\S{1,128}\s{1,8}"
         r")?password[ \t]+(?P<value>\S{1,256})",
-        r"(?<!\S)[\w.*-]{1,253}:(?:\d{1,5}|\*):[\w*-]{1,64}:[\w*-]{1,64}:(?P<value>[^\s:][^\s]{0,255})[ \t]*(?:$|\n)",
+        r"(?<!\S)(?:localhost|\*|[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}):(?:\d{2,5}|\*):[\w*-]{1,64}:[\w*-]{1,64}:"
+        r"(?P<value>[^\s:][^\s]{0,255})[ \t]*(?:$|\n)",
         r"\bWIFI:(?:[^\n;]{0,64};){0,4}P:(?P<value>(?:\\.|[^\n;\\]){1,128});",
         r"\botpauth://\w{4}/[^\s?]{0,200}\?(?:[^\s&]{1,100}&){0,4}secret=(?P<value>[A-Za-z2-7=]{8,128})",
         r"(?i)\b(?:id|user(?:name)?|login|e-?mail|benutzer(?:name)?|usuario|identifiant)[ ]?(?:/|&|\+|and|und|et"
         r"|y)[ ]?(?:pass(?:word|wort)?|pw|pwd|mot de passe"
         r"|contraseña)[ ]?[:=][ ]{0,2}(?P<value>[^\s/|:,]{1,64}[ ]?[/|:,][ ]?[^\s]{3,64})",
-        r"(?i)\b(?:login|creds?|credentials|logins?|zugangsdaten|access)[ ]?[:=][ ]{0,2}(?P<value>[\w.@+-]{2,64}"
-        r"[ ]?[/|:][ ]?[^\s/|:]{4,64})(?!\S)",
+        r"\bjdbc:oracle:\w{1,8}:(?P<value>[\w.$-]{1,64}/[^\s@]{1,128})@",
+        r"(?:\bauth[ ]?=[ ]?\(|BasicAuth\(|NetworkCredential\(|\.login\(|basic_auth\()[ ]?"
+        r"(?:[\"'][^\"'\n]{0,64}[\"']|[\w.]{1,40}),[ ]?[\"'](?P<value>[^\"'\n]{1,128})[\"']",
         r"(?i)\b(?:seed|recovery|backup|mnemonic|secret|wallet)[ ](?:phrase|words?)\b[^\n:=]{0,24}[:=]\s{0,3}"
         r"[\"'`]?(?P<value>[a-z]{3,8}(?:[ ,]{1,2}[a-z]{3,8}){5,24})(?![a-z])",
     )
 )
+_PAIR = re.compile(
+    r"(?i)\b(?:login|creds?|credentials|logins?|zugangsdaten)[ ]?[:=][ ]{0,2}"
+    r"(?P<value>[\w.@+-]{2,64}(?P<between>[ ]?[/|:][ ]?)(?P<second>[^\s/|:]{4,64}))(?!\S)"
+)
+_ENCODED = re.compile(r"[\"']auth\\?[\"']\s?:\s?\\?[\"'](?P<value>[A-Za-z0-9+/]{8,512}={0,2})\\?[\"']")
 _KEYS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"[\"']auth\\?[\"']\s?:\s?\\?[\"'](?P<value>[A-Za-z0-9+/]{8,512}={0,2})\\?[\"']",
         r"\b(?:vault login|gh auth login --with-token|npm config set \S{1,128}_authToken)[ \t=]+(?P<value>[^\s-]"
         r"\S{7,512})",
         r"(?i)\baws configure set \S{0,40}(?:secret_access_key|session_token)[ \t]+(?P<value>\S{16,2048})",
@@ -86,7 +94,7 @@ _KEYS = tuple(
     )
 )
 _HINTS = (
-    *(f" {option}" for option in ("-p", "-u", "-a", "-w", "-h", "--user", "--proxy", "/p:")),
+    *(f" {option}" for option in ("-p", "-u", "-a", "-w", "-h", "-k", "--user", "--proxy", "/p:")),
     *(
         "-pass",
         "-key",
@@ -129,6 +137,8 @@ def scrub_command_lines(text: str, counts: Counter[str]) -> str:
         return text
     for pattern in (*_COMMANDS, *_USER):
         text = substitute(pattern, text, PASSWORD, counts, _is_secret)
+    text = substitute(_PAIR, text, PASSWORD, counts, _is_pair)
+    text = substitute(_ENCODED, text, KEY, counts, _is_encoded_login)
     for pattern in _KEYS:
         text = substitute(pattern, text, KEY, counts, _is_secret)
     return text
@@ -138,7 +148,20 @@ def _is_secret(match: re.Match[str]) -> bool:
     return not values.is_reference(match["value"]) and "[" + PASSWORD not in match["value"]
 
 
+def _is_pair(match: re.Match[str]) -> bool:
+    second, apart = match["second"], " " in match["between"] or ":" in match["between"]
+    return _is_secret(match) and not values.is_number(second) and (apart or values.is_mixed(second))
+
+
+def _is_encoded_login(match: re.Match[str]) -> bool:
+    """True for `user:password` in base 64, as Docker's configuration has it."""
+    try:
+        return b":" in base64.b64decode(match["value"], validate=True)
+    except ValueError:
+        return False
+
+
 def _spare(login: str) -> bool:
     """True for what an address shows in the place of a login: `user:password`, `$USER:$PASS`, `{name}:{token}`."""
     user, _, password = login.partition(":")
-    return values.is_reference(password) or ("." in user and bool(_PORT.match(password)))
+    return values.is_reference(password) or (("." in user or user == "localhost") and bool(_PORT.match(password)))

@@ -43,6 +43,7 @@ class Finding:
             ("line", self.alone_on_line),
             ("sign", self.after_sign),
             ("attribute", self.as_setting),
+            ("dash", lambda: self.has_both),
             ("cjk", self.after_particle),
             ("call", self.in_brackets),
             ("verb", self.after_verb),
@@ -120,7 +121,7 @@ class Finding:
 
     def after_sign(self) -> bool:
         if self.link["sign"][:2] in ("==", "!="):
-            return self.quoted and self.as_setting()
+            return self.as_setting() if self.quoted else self.text[self.begin - 1] == "=" and self.has_both
         if not self.quoted and self.name.weak and self.begins_words():
             return False
         return self.fits(sure=self.sure or self.link["close"][:1] in ("\\", '"', "'"))
@@ -143,6 +144,8 @@ class Finding:
         return known and len(self.value) > 3 and self.as_setting() and not re.match(r"\\?[\"']\s?:", self.following(4))
 
     def after_verb(self) -> bool:
+        if ":" in self.link[0]:
+            return self.fits(sure=False)
         if self.name.is_key:
             return values.is_made(self.value, 16 if self.name.weak else 8)
         return len(self.value) >= 4 and (self.quoted or values.is_mixed(self.value))

@@ -16,11 +16,12 @@ from .secret_names import Name, find_names
 
 _LINK = re.compile(
     r"""(?P<close>[\\"'`*_\])}]{0,6})(?:
-      (?P<xml>>)
+      (?P<xml>>(?:<!\[CDATA\[)?)
     | ,?\s{1,40}[\\"']{0,4}value[\\"']{0,4}\s?(?P<attribute>[:=])\s{0,3}
     | (?:\[\d{0,4}\])?\s{0,3}(?::[ ]?(?:\w{1,12}\[)?&?(?i:str|string|securestring)\b[\]|\w ]{0,12}(?==))?
       (?P<sign>=>|:=|->|===?|!==?|[:=：＝])[ \t\u00a0*_]{0,4}(?P<line>\r?\n[ \t]{0,8})?
       (?:!!\w{1,6}[ ])?
+    | [ ]?(?P<dash>[-–—→])[ ]
     | \s?(?P<cjk>[是为為はがは이은는]|：)\s{0,2}
     | [ \t]{0,3}\(?(?P<verb>is|ist|est|es|war|was|lautet)\b(?:\s{0,3}:)?[ ]{1,3}
     | (?P<call>[ ]?\(|,)\s?
@@ -32,6 +33,7 @@ _FAR = re.compile(
     r"(?:[ ]\(?[^\s:=]{1,24}){1,4}(?:[ ]?:|[ ](?:is|ist|lautet|est|es|è|é|är|er|jest|to|это|je|adalah))[ ]{1,2}"
     r"(?P<open>[\"'`“„«])?"
 )
+_NEAR = re.compile(r"(?P<gap>[ \t]{1,3})(?P<open>[\"'`])?")
 _VALUE = re.compile(r"""(?:(?![;&,]\s?[\w.-]{1,40}\s?[=:])(?!</|\\+[nrt"'])[^\s"'`“”„«»，。；、！」|])+""")
 _PRINTABLE = re.compile(r"[!-~]+")
 _JUDGED = 96  # letters of a value that are looked at: a longer one is one if its beginning is
@@ -54,8 +56,9 @@ def _spans(text: str) -> Iterator[tuple[int, int, str]]:
 
 def _value_span(text: str, name: Name) -> tuple[int, int] | None:
     link = _LINK.match(text, name.end)
+    near = _NEAR.match(text, name.end) if link and link["gap"] else None
     far = _FAR.match(text, name.end) if not name.is_key and (link is None or link["gap"] or link["call"]) else None
-    for found in (link, far):
+    for found in (near, link, far):
         if found is None:
             continue
         begin, end = _value(text, found)

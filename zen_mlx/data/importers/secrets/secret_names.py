@@ -17,7 +17,7 @@ _WEAK = frozenset(
 )
 _KEYS = ("secret", "token", "key", "apikey", "credential", "credentials")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
-_ENGLISH = "passwd,passphrase,pass phrase,passcode,pass code,pass,pwd,pw,pin,psk"
+_ENGLISH = "passwd,passphrase,pass phrase,passcode,pass code,pass,pwd,pw,p/w,pin,psk"
 _MISTYPED = "passwrd,passowrd,pswd,pswrd,psword,psswd,psswrd,pssword,paswd,paswrd,pasword"
 
 
@@ -109,7 +109,7 @@ def _name(text: str, low: str, match: re.Match[str]) -> Name | None:
         return None
     suffix = _SUFFIX.match(low, match.end())
     end = suffix.end() if suffix else match.end()
-    if word not in _WEAK and (inflected := _INFLECTED.match(low, end)):
+    if word not in _WEAK and not _UNSPACED.match(word) and (inflected := _INFLECTED.match(low, end)):
         end = inflected.end()
     shouted = text[begin:end].isupper() and text[begin:end].lower() not in _WEAK
     tight = joined or (begin > 0 and low[begin - 1] in "_-.$") or shouted

@@ -79,7 +79,7 @@ def scrub_service_tokens(text: str, counts: Counter[str]) -> str:
     text = substitute(_PREFIXED, text, KEY, counts, lambda match: _made(match[0]))
     if "hook" in text:
         text = substitute(_HOOK, text, KEY, counts)
-    text = substitute(_HEADER, text, KEY, counts, lambda match: _made(match["value"]) or len(match["value"]) >= 24)
+    text = substitute(_HEADER, text, KEY, counts, lambda match: _made(match["value"]) or not match["value"].islower())
     if "=" in text:
         text = substitute(_SIGNED, text, KEY, counts)
     return substitute(_CRYPT, text, "password", counts) if "$" in text else text

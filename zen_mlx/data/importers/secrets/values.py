@@ -20,15 +20,15 @@ _EMPTY = _words(
 _SAID = _EMPTY | _words(
     """
     a an the this that your my our his her their its to for of in at as by with from and or not ok secret key
-    user login input type see ask use using used enter set reset change changed forgot expires expire valid is
-    was are be must should will can may has have same below above attached attachment separately here there
-    please new old default what which when where who how why if only also then than still very too now it we you
-    they he she i me him them all some each every one two strong weak min max minimum maximum length at least
-    between up example sample siehe ist war wird kommt folgt wie der die das den dem ein eine im mit und oder
-    nicht per vergessen geändert abgelaufen bitte voir est sera le la les un une dans avec et ou par oublié
-    identique inconnu ver es el los las una por con en y o igual olvidada incorrecta misma vedi è il lo di
-    uguale smarrita zie het een met vergeten os as um uma com em e de esquecida jest w z i lub nie patrz это в
-    на с и или не как тот тоже смотри забыт
+    user login input type see ask use using used enter set reset change changed forgot try again kein keine pas
+    non não нет expires expire valid is was are be must should will can may has have same below above attached
+    attachment separately here there please new old default what which when where who how why if only also then
+    than still very too now it we you they he she i me him them all some each every one two strong weak min max
+    minimum maximum length at least between up example sample siehe ist war wird kommt folgt wie der die das den
+    dem ein eine im mit und oder nicht per vergessen geändert abgelaufen bitte voir est sera le la les un une
+    dans avec et ou par oublié identique inconnu ver es el los las una por con en y o igual olvidada incorrecta
+    misma vedi è il lo di uguale smarrita zie het een met vergeten os as um uma com em e de esquecida jest w z i
+    lub nie patrz это в на с и или не как тот тоже смотри забыт
     """
 )
 _ROOTS = _words(
@@ -50,7 +50,7 @@ _SAME_WORD = re.compile(
 )
 _REFERENCE = re.compile(
     r"""\$\{.*|\$\(.*|\$[A-Z_][A-Z0-9_]*|\$(?:\w+:)?\w*(?i:pass|pw|secret|token|key|cred)\w*|\$\w+(?:->|\[|\.|::).*
-    |\{\{?[^{}]*\}{0,2}|<[^<>]*>?|%\(\w*\)?s?|%[sdvq@]|%\w+%|\[.*|\#\{.*|@\w+@|:[a-z_]+|\?|&\w+|\\.*|[|>][+-]?
+    |\{\{?[ \w.$-]*\}{0,2}|https?://[^@\s]*|<[^<>]*>?|%\(\w*\)?s?|%[sdvq@]|%\w+%|\[.*|\#\{.*|@\w+@|:[a-z_]+|\?|&\w+|\\.*|[|>][+-]?
     |!(?:Ref|Sub|GetAtt|ImportValue|secret|vault|env)\b.*
     |[A-Za-z_][\w.:>-]{0,80}\(\d*\)[\[.].*|\w+\)+\.\w+\(.*|[A-Za-z_][\w.:>-]{0,80}\((?:\)?|[A-Za-z_'"].*|\).*)
     |\w+(?:->|::)[\w>:-]+.*|[A-Za-z_][\w.]*\[.*|[A-Z]+\(\d+\),?|(?:/[a-z-]+)+/?|r?b?f?["'].*""",
@@ -59,7 +59,7 @@ _REFERENCE = re.compile(
 _NAMED = re.compile(r"[A-Za-z_.-]*[_.-]+(?i:pass(?:word|wd|phrase)?|pwd?|secrets?|tokens?|keys?|credentials?)")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\??\.[A-Za-z_]\w*)+")
 _MEASURE = re.compile(
-    r"""v?\d+(?:[.,:/x×*-]\d+)*(?:\s?[A-Za-z%°]{1,4}|[A-Za-z]{1,10}s?)?\d?|[<>~=+-]*\d[\d.,]*\+?|\d+(?:st|nd|rd|th)
+    r"""v?\d{1,6}(?:[.,:/x×*-]\d+)*(?:\s?[A-Za-z%°]{1,4}|[A-Za-z]{1,10}s?)?\d?|[<>~=+-]*\d[\d.,]*\+?|\d+(?:st|nd|rd|th)
     |\d{1,4}[./-]\d{1,2}[./-]\d{1,4}(?:[T ]?\d.*)?|\d{1,2}:\d\d.*|\d+[kKMGT]?[x×]\d+(?:[x×]\d+)?\w{0,3}""",
     re.VERBOSE,
 )
@@ -111,10 +111,17 @@ def is_mixed(value: str) -> bool:
     return (digits and letters) or any(letter in "!@#$%^&*+~" for letter in value) or (digits and len(value) >= 4)
 
 
+def is_product_key(value: str) -> bool:
+    """True for groups of capitals and digits with hyphens, as on a license."""
+    return bool(re.fullmatch(r"(?=.*\d)[A-Z0-9]{4,6}(?:-[A-Z0-9]{4,6}){3,7}", value))
+
+
 def is_made(value: str, least: int) -> bool:
     """True when a machine made it: `least` characters or more, digits and letters in turn, not words joined by hyphens."""
     if len(value) < least or "://" in value or _MEASURE.fullmatch(value) or _FILE.fullmatch(value):
         return False
+    if is_product_key(value):
+        return True
     if sum(map(str.isdigit, value)) < 2 or not any(map(str.isalpha, value)):
         return False
     pieces = [piece for piece in re.split(r"[-_./:+ ]", value) if piece]
