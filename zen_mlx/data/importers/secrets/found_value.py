@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -36,22 +37,18 @@ class Finding:
         name, value = self.name, self.value
         if name.is_key and name.weak and not values.is_made(value, 12):
             return False
+        if self.merely_follows() and value.isalpha() and not _OPTION.search(name.before):
+            return False
         if values.is_reference(value) or values.is_said(value, not self.sure) or self.goes_on():
             return False
-        for group, judged in (
-            ("xml", self.in_element),
-            ("line", self.alone_on_line),
-            ("sign", self.after_sign),
-            ("attribute", self.as_setting),
-            ("dash", lambda: self.has_both),
-            ("cjk", self.after_particle),
-            ("call", self.in_brackets),
-            ("verb", self.after_verb),
-            ("gap", self.after_space),
-        ):
-            if self.linked(group):
-                return judged()
+        for group, judged in _JUDGES.items():
+            if self.groups.get(group):
+                return judged(self)
         return len(value) >= 6 and values.is_mixed(value) and (self.has_letter or name.word == "pin")
+
+    @cached_property
+    def groups(self) -> dict[str, str | None]:
+        return self.link.groupdict()
 
     @cached_property
     def value(self) -> str:
@@ -83,8 +80,9 @@ class Finding:
     def following(self, count: int) -> str:
         return self.text[self.end : self.end + count]
 
-    def linked(self, group: str) -> str | None:
-        return self.link.groupdict().get(group)
+    def merely_follows(self) -> bool:
+        """True when nothing but a space, or some words, leads to the value, and no quotes are around it."""
+        return not self.link["open"] and (bool(self.groups.get("gap")) or "gap" not in self.groups)
 
     def goes_on(self) -> bool:
         """True when what follows shows that the value is a piece of code or the first word of a sentence."""
@@ -189,3 +187,17 @@ class Finding:
         """A plain word after `pass` and the like, where a login is told or nothing stands before."""
         near = sure or self.told_with_login() or not re.search(r"\w[ ]$", self.name.before)
         return near and values.is_word(self.value)
+
+
+_JUDGES: dict[str, Callable[[Finding], bool]] = {
+    "xml": Finding.in_element,
+    "line": Finding.alone_on_line,
+    "sign": Finding.after_sign,
+    "attribute": Finding.as_setting,
+    "dash": lambda found: found.has_both,
+    "cjk": Finding.after_particle,
+    "call": Finding.in_brackets,
+    "verb": Finding.after_verb,
+    "gap": Finding.after_space,
+}
+"""Group of the link that matched -> what decides about the value; the first counts."""

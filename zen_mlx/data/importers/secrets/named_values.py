@@ -56,7 +56,7 @@ def _spans(text: str) -> Iterator[tuple[int, int, str]]:
 
 def _value_span(text: str, name: Name) -> tuple[int, int] | None:
     link = _LINK.match(text, name.end)
-    near = _NEAR.match(text, name.end) if link and link["gap"] else None
+    near = _NEAR.match(text, name.end) if link and link["gap"] and not link["gap"].isspace() else None
     far = _FAR.match(text, name.end) if not name.is_key and (link is None or link["gap"] or link["call"]) else None
     for found in (near, link, far):
         if found is None:
