@@ -21,6 +21,16 @@ _NAMED = re.compile(
     (?:call|text|ring)\ me\ (?:at|on))\b\.?\s{0,2}(?:no|nr|number|nummer)?\.?\s{0,2}(?:is|ist|:|=)?\s{0,2}$""",
     re.VERBOSE,
 )
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:([ \u00a0\u202f.])\d{3})(?:\1\d{3})+")
+_UNIT = re.compile(
+    r"""(?i)[\u0020\u00a0\u202f]?(?:[€$£¥₽₴₺₹%‰°]|(?:zł|pln|kč|czk|eur|euros?|usd|dollars?|gbp|pounds?|chf|kr|sek|nok|dkk|ft|huf|lei|ron
+    |руб|рублей|грн|yen|jpy|km|m|kg|t|ha|l|gb|mb|kb|bytes?|tokens?|people|users?|inhabitants|residents|votes|copies|views|years|times
+    |menschen|einwohner|stimmen|jahre|personen|habitants|personnes|habitantes|personas|pessoas|abitanti|persone|inwoners|mensen|osób
+    |mieszkańców|человек|жителей|obyvatel|lidí)(?![^\W\d_]))
+    |[\u0020\u00a0\u202f](?:million|billion|mio|mrd|mln|mld|млн|млрд)""",
+    re.VERBOSE,
+)
+_PRICED = re.compile(r"(?:[€$£¥₽₴₺₹]|(?i:eur|usd|gbp|chf|pln|czk|sek|nok|dkk))[ \u00a0]?$")
 _REGIONS = (
     "US GB DE FR ES IT NL AT CH BE IE PT DK SE NO FI PL CZ GR HU RO TR RU UA IN AU NZ ZA BR MX AR CL CO JP KR CN HK SG"
 )
@@ -30,7 +40,8 @@ def scrub_phones(text: str, counts: Counter[str]) -> str:
     """`text` without phone numbers; how many there were is added to `counts`."""
 
     def placeholder(match: re.Match[str]) -> str:
-        if not _is_phone(match[0]) and not _NAMED.search(text, max(0, match.start() - 40), match.start()):
+        named = _NAMED.search(text, max(0, match.start() - 40), match.start())
+        if not named and (_is_amount(text, match) or not _is_phone(match[0])):
             return match[0]
         counts[KIND] += 1
         return f"[{KIND}]"
@@ -38,9 +49,17 @@ def scrub_phones(text: str, counts: Counter[str]) -> str:
     return _CANDIDATE.sub(placeholder, text)
 
 
+def _is_amount(text: str, match: re.Match[str]) -> bool:
+    """True for thousands in groups that end in zeros, or have a unit or currency beside them."""
+    if not _THOUSANDS.fullmatch(match[0]):
+        return False
+    beside = _UNIT.match(text, match.end()) or _PRICED.search(text, max(0, match.start() - 5), match.start())
+    return match[0].endswith("000") or beside is not None
+
+
 def _is_phone(written: str) -> bool:
     digits = re.sub(r"\D", "", written)
-    if _DATE.fullmatch(written) or not 7 <= len(digits) <= 17:
+    if _DATE.fullmatch(written) or digits in "01234567890123456789" or not 7 <= len(digits) <= 17:
         return False
     if written.lstrip("(")[0] == "+":
         return len(digits) >= 8 and _parsed("+" + digits, None) is not None

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from export_files import jsonl
+from scrubbing import changed, leaks
+from scrubbing.negatives import harmless
+from scrubbing.positives import planted
+from scrubbing.prose import lines
 
 from zen_mlx.data.examples import ImportOptions, import_examples, load_examples
 from zen_mlx.data.importers.scrub import scrub
@@ -152,22 +158,152 @@ def test_nothing_planted_leaves_the_import(tmp_path: Path) -> None:
     assert EMAILS[0] in repr(kept)
 
 
-def test_hostile_text_is_scrubbed_in_no_time() -> None:
-    size = 200_000
-    for unit in (
-        "a",
-        "1",
-        "1 ",
-        "a@",
-        "a.",
-        "-----BEGIN PRIVATE KEY-----",
-        "password",
-        "eyJ",
-        "DE89 ",
-        "://a:",
-        "+1",
-        "(1",
-    ):
-        began = time.process_time()
-        scrub(unit * (size // len(unit)), Counter(), keep_contacts=False)
-        assert time.process_time() - began < 8, unit
+SHAPES = [
+    ("DB_{}=" + "mysecretpass", "PASSWORD", "mysecretpass"),
+    ('MYSQL_ROOT_{}: "' + 'x9"', "PASSWORD", '"x9"'),
+    ("ADMIN_{}=" + "letmein", "PWD", "letmein"),
+    ('smtp{}: "' + 'swordfish"', "Password", "swordfish"),
+]
+TOLD = [
+    "wget --password " + "swordfish http://x",
+    "Server=db;Password={" + "sword;fish};Encrypt=True",
+    "jdbc:oracle:thin:kim/" + "swordfish@db:1521/x",
+    "Mein Passwort lautet: " + "swordfish",
+    "パスワードは「" + "swordfish」です",
+    'requests.get(u, auth=("kim", "' + 'swordfish"))',
+    "<password><![CDATA[" + "swordfish]]></password>",
+    "openssl enc -k " + "swordfish -in a",
+    "Zugangsdaten: kim / " + "swordfish",
+    "p/w: " + "swordfish",
+]
+KEPT = [
+    "Wrong password: try again",
+    "Reset your password: https://example.org/reset",
+    "http://localhost:8080/@user",
+    "Access: read/write",
+    "12:30:45:67:89",
+    '"auth": "required"',
+    "the bearer internationalization-committee said",
+    "if (password !== confirmPassword) {",
+    "password: z.string().min(8)",
+    "primary key: id",
+    "600 000 000 users",
+    "601 500 000 zł",
+    "password = get_password()",
+    "Boarding pass: attached",
+    "token: 4096x4096",
+]
+
+
+def by_kind(items: list[Any], kind: Callable[[Any], str]) -> dict[str, list[Any]]:
+    kinds: dict[str, list[Any]] = {}
+    for item in items:
+        kinds.setdefault(kind(item), []).append(item)
+    return kinds
+
+
+@pytest.mark.parametrize(("form", "name", "secret"), SHAPES)
+def test_a_name_inside_a_name_gives_its_value_away(form: str, name: str, secret: str) -> None:
+    clean = scrub(form.format(name), Counter(), keep_contacts=True)
+    assert secret not in clean
+    assert clean.startswith(form.format(name)[:6])
+
+
+@pytest.mark.parametrize("text", TOLD)
+def test_a_plain_word_is_a_password_by_its_place(text: str) -> None:
+    assert "fish" not in scrub(text, Counter(), keep_contacts=True)
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_amounts_code_and_plain_words_are_kept(text: str) -> None:
+    assert scrub(text, Counter(), keep_contacts=False) == text
+
+
+def test_a_phone_number_is_one_also_in_groups_of_three() -> None:
+    for text in ("Zadzwoń: 601 234 567", "tel 601 500 000", "601 234 567 po szóstej"):
+        assert "phone number" in scrub(text, Counter(), keep_contacts=False), text
+
+
+def test_at_most_one_in_a_hundred_planted_secrets_is_left() -> None:
+    for kind, texts in by_kind(planted(), lambda each: each.kind).items():
+        left = [each.text for each in texts if leaks(each)]
+        assert len(left) <= len(texts) / 100, (kind, left)
+    assert len(planted()) >= 300
+
+
+def test_at_most_two_in_a_hundred_harmless_texts_are_changed() -> None:
+    for kind, texts in by_kind(harmless(), lambda each: each[0]).items():
+        wrong = [text for _, text in texts if changed(text)]
+        assert len(wrong) <= len(texts) / 50, (kind, wrong)
+    assert len(harmless()) >= 300
+
+
+def test_at_most_two_of_two_thousand_lines_of_prose_are_changed() -> None:
+    wrong = [line for line in lines(2000) if changed(line)]
+    assert len(wrong) <= 2, wrong
+
+
+def test_what_is_scrubbed_once_is_scrubbed() -> None:
+    for each in planted():
+        clean = scrub(each.text, Counter(), keep_contacts=False)
+        again: Counter[str] = Counter()
+        assert scrub(clean, again, keep_contacts=False) == clean, (each.text, clean)
+        assert not again, clean
+
+
+HOSTILE = [
+    "a",
+    "1",
+    "1 ",
+    "a@",
+    "a.",
+    "-----BEGIN PRIVATE KEY-----",
+    "password",
+    "eyJ",
+    "DE89 ",
+    "://a:",
+    "://a@",
+    "://:",
+    "+1",
+    "(1",
+    "key=",
+    "secret_key_",
+    "password(",
+    "password: ",
+    "pass=;a",
+    "mysql -",
+    "sshpass ",
+    "curl -u ",
+    "htpasswd ",
+    "htpasswd -b a ",
+    "-pass pass:",
+    "net use \\\\a ",
+    "a:1:a:a:",
+    "WIFI:;",
+    "otpauth://totp/a?a&",
+    "machine a login a ",
+    "token ",
+    "x-api-key: ",
+    "密码是",
+    "пароль ",
+    '\\"password\\":',
+    "abcd ",
+    "seed phrase: abc ",
+    "1 000 ",
+    "A",
+    "$6$a",
+    "<password ",
+    "{{",
+    "%",
+    '"',
+    "\\",
+    "password a b ",
+]
+
+
+@pytest.mark.parametrize("unit", HOSTILE)
+def test_hostile_text_is_scrubbed_in_no_time(unit: str) -> None:
+    """A quarter of a million letters in four seconds of a busy machine; what is quadratic takes minutes."""
+    began = time.process_time()
+    scrub(unit * (250_000 // len(unit)), Counter(), keep_contacts=False)
+    assert time.process_time() - began < 4, unit
