@@ -100,7 +100,10 @@ class Reason:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls."""
+    """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls.
+
+    unused: fields of rows that hold something and are not used.
+    """
 
     files: dict[str, dict[str, int]]
     examples: int
@@ -114,6 +117,7 @@ class ImportReport:
     duplicates: Reason
     scrubbed: dict[str, int]
     notes: list[str]
+    unused: dict[str, Reason] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON: counts and places."""
@@ -135,6 +139,9 @@ class ImportReport:
             "duplicates": {"count": self.duplicates.count, "places": self.duplicates.places},
             "scrubbed": dict(sorted(self.scrubbed.items())),
             "notes": self.notes,
+            "unused_fields": [
+                {"field": name, "count": each.count, "places": each.places} for name, each in self.unused.items()
+            ],
         }
 
 

@@ -42,7 +42,7 @@ def chat(
     """
     from ..engine.chat import ChatSession
     from ..engine.decoding import has_template, render
-    from ._chat_commands import Commands
+    from ._chat_commands import Commands, is_command
 
     sampling = Sampling(max_tokens, temp, top_p, seed)
     manager = _model.open_manager(model, profile, quiet=False)
@@ -58,7 +58,7 @@ def chat(
     for line in _typed(commands) if interactive else _piped():
         if not line.strip():
             continue
-        if not line.startswith("/"):
+        if not is_command(line):
             answer(session, functools.partial(session.ask, line), interactive)
             continue
         if commands.is_retry(line):
