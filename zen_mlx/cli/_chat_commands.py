@@ -82,7 +82,7 @@ class Commands:
             action = self._table.get(command)
             if action is None:
                 raise InputError(
-                    f"there is no command {command}", hint="/help lists them; a message cannot begin with such a word"
+                    f"there is no command {command}", hint="/help lists them; a space before the / makes it a question"
                 )
             action(argument.strip())
         except ZenError as error:

@@ -30,8 +30,8 @@ def chat(
 ) -> None:
     """Talk to a model, and switch profiles while you do.
 
-    Lines that begin with / are commands: /help lists them. Esc-Enter, or a line that ends in a backslash, goes on to the
-    next line. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question, and the answers go to stdout.
+    Lines that begin with / and a word are commands: /help lists them. Esc-Enter, or a line that ends in a backslash, goes on
+    to the next line. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question, and the answers go to stdout.
 
     Examples:
 
