@@ -103,6 +103,7 @@ class ImportReport:
     """The finished tally of one import, for `zen data preview`, `zen train` and whoever calls.
 
     files: by path, the examples of each format. kinds: by path, what a file was taken for, also one without examples.
+    unused: fields of rows that hold something and are not used.
     """
 
     files: dict[str, dict[str, int]]
@@ -118,6 +119,7 @@ class ImportReport:
     scrubbed: dict[str, int]
     notes: list[str]
     kinds: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, Reason] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON: counts and places."""
@@ -142,6 +144,9 @@ class ImportReport:
             "duplicates": {"count": self.duplicates.count, "places": self.duplicates.places},
             "scrubbed": dict(sorted(self.scrubbed.items())),
             "notes": self.notes,
+            "unused_fields": [
+                {"field": name, "count": each.count, "places": each.places} for name, each in self.unused.items()
+            ],
         }
 
 

@@ -29,6 +29,12 @@ _HELP = (
 )
 
 
+def is_command(line: str) -> bool:
+    """Whether a line is a command: a slash and one word without another slash. A line that begins with a path is none."""
+    word = line.split(maxsplit=1)[0] if line.strip() else ""
+    return line.startswith("/") and "/" not in word[1:]
+
+
 class Commands:
     """Runs the commands on one manager and one session."""
 
@@ -76,7 +82,7 @@ class Commands:
             action = self._table.get(command)
             if action is None:
                 raise InputError(
-                    f"there is no command {command}", hint="/help lists them; a message cannot begin with /"
+                    f"there is no command {command}", hint="/help lists them; a space before the / makes it a question"
                 )
             action(argument.strip())
         except ZenError as error:

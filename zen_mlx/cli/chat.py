@@ -30,8 +30,8 @@ def chat(
 ) -> None:
     """Talk to a model, and switch profiles while you do.
 
-    Lines that begin with / are commands: /help lists them. Esc-Enter, or a line that ends in a backslash, goes on to the
-    next line. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question, and the answers go to stdout.
+    Lines that begin with / and a word are commands: /help lists them. Esc-Enter, or a line that ends in a backslash, goes on
+    to the next line. Ctrl-C stops an answer, Ctrl-D leaves. From a pipe, each line is a question, and the answers go to stdout.
 
     Examples:
 
@@ -42,7 +42,7 @@ def chat(
     """
     from ..engine.chat import ChatSession
     from ..engine.decoding import has_template, render
-    from ._chat_commands import Commands
+    from ._chat_commands import Commands, is_command
 
     sampling = Sampling(max_tokens, temp, top_p, seed)
     manager = _model.open_manager(model, profile, quiet=False)
@@ -58,7 +58,7 @@ def chat(
     for line in _typed(commands) if interactive else _piped():
         if not line.strip():
             continue
-        if not line.startswith("/"):
+        if not is_command(line):
             answer(session, functools.partial(session.ask, line), interactive)
             continue
         if commands.is_retry(line):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from . import _view
-from ._options import AsJson, AsText, Columns, KeepContacts, Me
+from ._options import AsJson, AsText, Columns, KeepContacts, Me, Model
 
 if TYPE_CHECKING:
     from ..data.example import Example
+    from ..data.importers.tally import ImportOptions
     from ..events import ImportReport
 
 app = typer.Typer(help="Look at training data.", no_args_is_help=True)
@@ -29,6 +30,7 @@ def _group() -> None:
 @app.command()
 def preview(
     data: Annotated[list[Path], typer.Argument(metavar="DATA...", help="Files, folders and archives.")],
+    model: Model = None,
     me: Me = None,
     columns: Columns = None,
     keep_contacts: KeepContacts = False,
@@ -38,27 +40,68 @@ def preview(
 ) -> None:
     """Show what would be trained on, and what was left out or scrubbed and why.
 
-    Nothing is written. Secrets are counted by kind and never shown.
+    Nothing is written. Secrets are counted by kind and never shown. With -m, rows that this model's chat template refuses
+    are counted with the reason.
 
     Examples:
 
     \b
       zen data preview notes/ chats.jsonl
       zen data preview "WhatsApp Chat with Anna.txt" --me "Kim Doe"
+      zen data preview chats.jsonl -m smollm2-135m
       zen data preview faq.csv --columns prompt=question,completion=answer --limit 10
     """
-    from ..data.examples import data_digest, import_examples, split_held_out
+    from ..data.examples import data_digest
     from ..data.importers.tally import ImportOptions
 
-    examples, report = import_examples(data, ImportOptions.of(me, columns, keep_contacts, as_text=as_text))
-    train, held = split_held_out(examples)
+    seen = look(data, ImportOptions.of(me, columns, keep_contacts, as_text=as_text), model)
     if as_json:
-        shown = [_short(example) for example in train[:limit]]
-        split = {"train": len(train), "held_out": len(held)}
-        _view.emit({**report.to_dict(), **split, "data_sha256": data_digest(train), "preview": shown})
+        shown = [_short(example) for example in seen.train[:limit]]
+        _view.emit({**document(seen), "data_sha256": data_digest(seen.train), "preview": shown})
         return
-    _print(report, len(train), len(held))
-    for example in train[:limit]:
+    show(seen, limit)
+
+
+class Seen(NamedTuple):
+    """What a run would learn from and be measured on, and what was left out."""
+
+    report: ImportReport
+    train: list[Example]
+    held: list[Example]
+
+
+def look(data: Any, options: ImportOptions, model: str | None = None, valid: str | Path | None = None) -> Seen:
+    """The data as a run takes it; with `model`, without the rows that its chat template refuses."""
+    from ..data.examples import import_examples, split_held_out
+
+    examples, report = import_examples(data, options)
+    if valid is None:
+        train, held = split_held_out(examples)
+    else:
+        train, held = examples, [] if valid == "none" else import_examples(valid, options)[0]
+    return Seen(report, train, held) if model is None else _for_model(model, Seen(report, train, held))
+
+
+def _for_model(model: str, seen: Seen) -> Seen:
+    from ..base.load import load_tokenizer
+    from ..base.pull import pull
+    from ..config import TrainOptions
+    from ..data.tokens import tokenize_usable, with_model
+
+    tokenizer = load_tokenizer(pull(model))
+    parts = [tokenize_usable(part, tokenizer, TrainOptions.max_length) for part in (seen.train, seen.held)]
+    return Seen(with_model(seen.report, *parts), parts[0].examples, parts[1].examples)
+
+
+def document(seen: Seen) -> dict[str, Any]:
+    """The counts as JSON."""
+    return {**seen.report.to_dict(), "train": len(seen.train), "held_out": len(seen.held)}
+
+
+def show(seen: Seen, limit: int = 3) -> None:
+    """Print the counts and the first `limit` examples."""
+    _print(seen.report, len(seen.train), len(seen.held))
+    for example in seen.train[:limit]:
         _view.say()
         _print_example(example)
 
@@ -72,6 +115,9 @@ def notices(report: ImportReport) -> list[str]:
     if report.skipped:
         lines.append(f"{sum(each.count for each in report.skipped.values())} passed over:")
         lines += _reasons(report.skipped)
+    if report.unused:
+        lines.append("fields that hold something and are not used:")
+        lines += _reasons(report.unused)
     if report.duplicates.count:
         lines.append(_count(report.duplicates.count, "exact duplicate") + " dropped")
     if report.scrubbed:

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from ..config import BitDeltaConfig, MethodName, TrainOptions
+from ..events import Event, ImportReport, OnEvent
 from . import _launch, _memory_view, _model, _run_view, _view
+from . import data as _data
 from ._options import AsJson, AsText, Columns, KeepContacts, Me, Model, Replace, option
 
 _setting = functools.partial(option, TrainOptions)
@@ -58,7 +60,11 @@ def train(
         typer.Option(metavar="SIZE", help="Most memory the run may take, such as 12GB. Default: what the machine has."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the memory that the run would need; train nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Show the data as `zen data preview` does, and the memory needed; train nothing.",
+        ),
     ] = False,
     replace: Replace = False,
     as_json: AsJson = False,
@@ -133,8 +139,12 @@ def train(
     with _run_view.run_events(as_json) as tell:
         manager = _model.lazy_manager(model, stages(tell), config)
         if dry_run:
+            from ..data.importers.tally import ImportOptions
+
             check_name(profile)
-            fitted = manager.plan_profile(data, **settings, on_event=tell)
+            imports = ImportOptions.of(me, columns, keep_contacts, 3 * max_length, as_text)
+            seen = _data.look(data, imports, manager.model_name, settings["valid"])
+            fitted = manager.plan_profile(data, **settings, on_event=lambda event: _told(tell, event))
         else:
             report = manager.create_profile(
                 profile,
@@ -147,8 +157,18 @@ def train(
                 on_event=tell,
             )
     if dry_run:
-        _view.emit(_memory_view.document(fitted)) if as_json else _memory_view.show(fitted)
+        if as_json:
+            _view.emit({**_memory_view.document(fitted), "data": _data.document(seen)})
+        else:
+            _data.show(seen)
+            _memory_view.show(fitted)
     elif as_json:
         _view.emit(report.to_dict())
     else:
         _run_view.show_summary(report)
+
+
+def _told(tell: OnEvent, event: Event) -> None:
+    """Tell all but the report on the data, which a dry run prints."""
+    if not isinstance(event, ImportReport):
+        tell(event)

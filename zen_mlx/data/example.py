@@ -14,7 +14,7 @@ class Example:
     """A conversation (`messages`) or a text without template (`text`); `source` is `file:line`, never content.
 
     tools: the tools on offer, as JSON. extras: (index of a message, its other fields as JSON): tool calls, a tool's name,
-    a weight. conversation: rows with the same one are parts of one conversation and stay on one side of a split.
+    thoughts, a weight. conversation: rows with the same one are parts of one conversation and stay on one side of a split.
     """
 
     source: str
@@ -37,6 +37,8 @@ class Example:
         for index, fields in self.extras:
             messages[index].update(json.loads(fields))
             messages[index].pop("weight", None)
+            if "reasoning_content" in messages[index]:  # Qwen3's name for it; gpt-oss's template reads the other one
+                messages[index]["thinking"] = messages[index]["reasoning_content"]
         return messages
 
     def tool_list(self) -> list[Json] | None:

@@ -6,7 +6,7 @@ Knows nothing about tokens. `importers` has the formats. A row is one of
     {"prompt": str, "completion": str}                                                   one user and one assistant turn
     {"text": str}, a plain string, or a plain text file (.txt, .md)                      no template
     {"conversations": [{"from", "value"}, ...]}                                          ShareGPT
-    {"instruction", "input", "output"}                                                   Alpaca
+    {"instruction", "input", "output"}                                                   Alpaca, and Dolly's names
 """
 
 from __future__ import annotations
@@ -152,4 +152,5 @@ def _report(examples: list[Example], tally: Tally) -> ImportReport:
         scrubbed=dict(tally.scrubbed),
         notes=tally.notes,
         kinds=tally.kinds,
+        unused=tally.unused,
     )

@@ -1,25 +1,28 @@
 """Examples -> token rows with a mark on every supervised token.
 
 Supervised are the content of every assistant turn with its tool calls, and its end-of-turn token, through the model's own
-chat template; not the newline the template may put after it. In a text without template every token but the first is.
+chat template (`supervised.py`); not the newline the template may put after it. In a text without template every token but
+the first is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
-from ..fsio import Json
+from ..events import PLACES_KEPT, ImportReport, Reason
 from .example import Example
+from .supervised import shown
 
 if TYPE_CHECKING:
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-_OTHER = ("\ue000", "\ue001")  # private-use letters that no template looks at
+
+_HIDDEN = "thoughts, which this model's chat template does not show"
 
 
 class Soft(NamedTuple):
@@ -52,6 +55,17 @@ class TokenRow:
         return sum(self.supervised)
 
 
+@dataclass
+class Usable:
+    """The examples that a model can learn from and their rows; refused: why others cannot; hidden: thoughts not shown."""
+
+    examples: list[Example] = field(default_factory=list)
+    rows: list[TokenRow] = field(default_factory=list)
+    refused: dict[str, Reason] = field(default_factory=dict)
+    hidden: Reason = field(default_factory=Reason)
+    first_fault: DataError | None = None
+
+
 def tokenize(examples: Iterable[Example], tokenizer: TokenizerWrapper, window: int) -> list[TokenRow]:
     """Rows of every example, nothing truncated; a text becomes windows of `window` tokens that share one token.
 
@@ -60,10 +74,45 @@ def tokenize(examples: Iterable[Example], tokenizer: TokenizerWrapper, window: i
     rows: list[TokenRow] = []
     for example in examples:
         if example.messages is not None:
-            rows.append(_conversation(example, tokenizer))
+            rows.append(_conversation(example, tokenizer)[0])
         else:
             rows.extend(_text(example, tokenizer, window))
     return rows
+
+
+def tokenize_usable(examples: Iterable[Example], tokenizer: TokenizerWrapper, window: int) -> Usable:
+    """As `tokenize`, but an example that this model cannot learn from is left out and counted."""
+    usable = Usable()
+    for example in examples:
+        try:
+            if example.messages is None:
+                usable.rows.extend(_text(example, tokenizer, window))
+            else:
+                row, hidden = _conversation(example, tokenizer)
+                usable.rows.append(row)
+                if hidden:
+                    usable.hidden.add(example.source)
+        except DataError as error:
+            usable.first_fault = usable.first_fault or error
+            usable.refused.setdefault(error.message, Reason()).add(example.source)
+        else:
+            usable.examples.append(example)
+    return usable
+
+
+def with_model(report: ImportReport, *parts: Usable) -> ImportReport:
+    """`report` with what a model cannot use of its examples."""
+    refused, unused = dict(report.refused), dict(report.unused)
+    for part in parts:
+        for reason, each in part.refused.items():
+            refused[reason] = _sum(refused.get(reason), each)
+        if part.hidden.count:
+            unused[_HIDDEN] = _sum(unused.get(_HIDDEN), part.hidden)
+    return replace(report, refused=refused, unused=unused)
+
+
+def _sum(a: Reason | None, b: Reason) -> Reason:
+    return b if a is None else Reason(a.count + b.count, [*a.places, *b.places][:PLACES_KEPT])
 
 
 def crop(rows: list[TokenRow], length: int) -> tuple[list[TokenRow], int]:
@@ -95,7 +144,8 @@ def _text(example: Example, tokenizer: TokenizerWrapper, window: int) -> list[To
     return rows
 
 
-def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
+def _conversation(example: Example, tokenizer: TokenizerWrapper) -> tuple[TokenRow, bool]:
+    """(the row, whether the template hides its thoughts)."""
     assert example.messages is not None
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -103,15 +153,14 @@ def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
             path=example.source,
             hint="use rows with a `text` field, or an instruction-tuned model",
         )
-    messages = example.chat_messages()
-    rendered = _render(tokenizer, messages, example)
+    rendered, spans, hidden = shown(example, tokenizer)
     fast: Any = getattr(tokenizer, "_tokenizer", tokenizer)  # mlx-lm's wrapper is not callable
     encoded = fast(rendered, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
     special = set(tokenizer.all_special_ids) | set(tokenizer.eos_token_ids)
     supervised = [False] * len(ids)
     index = 0
-    for begin, end in _assistant_spans(rendered, messages, tokenizer, example):
+    for begin, end in spans:
         while index < len(ids) and offsets[index][0] < end:
             supervised[index] = offsets[index][1] > begin
             index += 1
@@ -126,78 +175,4 @@ def _conversation(example: Example, tokenizer: TokenizerWrapper) -> TokenRow:
         supervised[0] = False  # nothing comes before the first token to predict it from
     if not any(supervised):
         raise DataError("the chat template leaves nothing to learn in this row", path=example.source)
-    return TokenRow(tuple(ids), tuple(supervised))
-
-
-def _assistant_spans(
-    rendered: str, messages: list[Json], tokenizer: TokenizerWrapper, example: Example
-) -> list[tuple[int, int]]:
-    """Character spans [begin, end) of the assistant contents in the rendered conversation.
-
-    A content begins where the conversation with another content in its place first differs: it cannot be taken for
-    the same words elsewhere, such as in a header or an empty block of thoughts.
-    """
-    spans = []
-    unsupervised = example.unsupervised()
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or index in unsupervised:
-            continue
-        content = message["content"]
-        if "tool_calls" in message:
-            spans.append(_call_span(rendered, messages, index, tokenizer, example))
-            continue
-        other = _OTHER[content.strip().startswith(_OTHER[0])]
-        changed = [*messages[:index], {**message, "content": other}, *messages[index + 1 :]]
-        begin = _common_prefix(rendered, _render(tokenizer, changed, example))
-        trims = (content, content.strip(), content.rstrip(), content.lstrip())  # templates may trim
-        shown = next((text for text in trims if rendered.startswith(text, begin)), None)
-        if shown is None:
-            raise DataError(
-                "the model's chat template changes this turn's text, so it cannot be supervised",
-                path=example.source,
-                field=f"messages[{index}].content",
-            )
-        spans.append((begin, begin + len(shown)))
-    return spans
-
-
-def _call_span(
-    rendered: str, messages: list[Json], index: int, tokenizer: TokenizerWrapper, example: Example
-) -> tuple[int, int]:
-    """The span of an assistant turn with tool calls: what differs when one unseen letter stands in its place."""
-
-    def instead(turn: Json) -> str:
-        return _render(tokenizer, [*messages[:index], turn, *messages[index + 1 :]], example)
-
-    plain = instead({"role": "assistant", "content": _OTHER[0]})
-    begin = _common_prefix(rendered, plain)
-    after = plain.find(_OTHER[0], begin) + 1
-    end = len(rendered) - _common_prefix(rendered[begin:][::-1], plain[after:][::-1])
-    if not after or instead({"role": "assistant", "content": messages[index]["content"]}) == rendered:
-        raise DataError(
-            "the model's chat template does not show tool calls, so they cannot be learned",
-            path=example.source,
-            field=f"messages[{index}].tool_calls",
-            hint="use a base whose template knows tools, or rows without tool calls",
-        )
-    return begin, end
-
-
-def _render(tokenizer: TokenizerWrapper, messages: list[Json], example: Example) -> str:
-    tools = example.tool_list()
-    options = {"tools": tools} if tools else {}
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **options))
-    except Exception as error:  # a template is a program of the model's: whatever it raises is about this row
-        raise DataError(
-            "the model's chat template refuses this conversation", path=example.source, found=type(error).__name__
-        ) from error
-
-
-def _common_prefix(a: str, b: str) -> int:
-    length = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        length += 1
-    return length
+    return TokenRow(tuple(ids), tuple(supervised)), hidden

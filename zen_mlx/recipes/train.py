@@ -17,7 +17,7 @@ from ..base.validate import read_config
 from ..config import TrainOptions
 from ..data.examples import Example, ImportOptions, data_digest, import_examples, split_held_out
 from ..data.loss import Loss
-from ..data.tokens import TokenRow, crop, tokenize
+from ..data.tokens import TokenRow, crop, tokenize_usable, with_model
 from ..errors import DataError, TrainingError
 from ..events import Event, Noted, Prepared
 from ..format.spec import DeltaTensor, Profile, now, profile_info
@@ -138,15 +138,19 @@ def read_data(
 ) -> TrainData:
     """`data` as the base's tokenizer cuts it, split by the rule of `--valid`; no weight of the base is read."""
     examples, imported = import_examples(data, imports)
-    run.on_event(imported)
     examples, held = split(examples, valid, imports)
     folder = pull(run.base_name, run.on_pull)
     config = read_config(folder)
     tokenizer = load_tokenizer(folder, config)
-    rows, cut = crop(tokenize(examples, tokenizer, options.max_length), options.max_length)
+    learned = tokenize_usable(examples, tokenizer, options.max_length)
+    measured = tokenize_usable(held, tokenizer, context_length(config))
+    run.on_event(with_model(imported, learned, measured))
+    if not learned.rows and learned.first_fault:
+        raise learned.first_fault
+    rows, cut = crop(learned.rows, options.max_length)
     if not rows:
         raise DataError("every row is longer than max_length", field="max_length", found=options.max_length)
-    return TrainData(examples, held, rows, tokenize(held, tokenizer, context_length(config)), cut)
+    return TrainData(learned.examples, measured.examples, rows, measured.rows, cut)
 
 
 def _stored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +93,27 @@ def test_preview_brings_no_model_code(tmp_path: Path) -> None:
     args = ["data", "preview", str(some_data(tmp_path / "d")), "--me", "Kim"]
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_preview_for_a_model_counts_what_its_template_refuses(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+        "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(
+        '{"prompt": "q", "completion": "a", "topic": "x"}\n{"system": "s", "prompt": "q", "completion": "a"}\n'
+    )
+    code, out, _ = preview(rows, "-m", str(folder), capsys=capsys)
+    assert code == 0
+    for words in ("1 to train on", "1 x the model's chat template takes no system message", "1 x topic"):
+        assert words in out
+    arguments = ["train", str(rows), "-m", str(folder), "--profile", "p", "--valid", "none", "--dry-run"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(out)

@@ -15,7 +15,7 @@ from ..example import Example
 from . import chat_text, imessage, lines, mail, slack, table, telegram, whatsapp
 from .entries import Entry, folders_of, on_disk, reading, regular, zip_entries
 from .named_exports import refuse_named
-from .rows import parse_kind
+from .rows import parse_kind, unused_fields
 from .tally import Tally
 
 TEXT_SUFFIXES = (".txt", ".md", ".text", ".markdown")
@@ -52,6 +52,7 @@ def read_all(data: Any, tally: Tally) -> Iterator[Example]:
             found = _path(Path(os.path.expanduser(item)), tally)
         elif isinstance(item, (str, dict)):
             found = [parse_kind(item, place, tally.options.columns)]
+            tally.leave(unused_fields(item, next(kind for kind, _ in found), tally.options.columns), place)
         else:
             raise DataError("an example must be a string, a dict or a path", field=place, found=type(item).__name__)
         yield from (example for _, example in found)

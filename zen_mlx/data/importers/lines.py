@@ -11,7 +11,7 @@ import ijson
 from ...errors import DataError
 from ..example import Example
 from .entries import Entry, reading
-from .rows import json_fault, parse_kind
+from .rows import json_fault, parse_kind, unused_fields
 from .tally import Tally
 
 MOST_ROW_CHARS = 64 * 2**20
@@ -64,9 +64,12 @@ def read_jsonl(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:
 def row_of(row: object, source: str, tally: Tally) -> Iterator[tuple[str, Example]]:
     """The row as an example, or nothing when it is refused and that is counted."""
     try:
-        yield parse_kind(row, source, tally.options.columns)
+        kind, example = parse_kind(row, source, tally.options.columns)
     except DataError as error:
         tally.refuse(error)
+        return
+    tally.leave(unused_fields(row, kind, tally.options.columns), source)
+    yield kind, example
 
 
 def read_array(entry: Entry, tally: Tally) -> Iterator[tuple[str, Example]]:

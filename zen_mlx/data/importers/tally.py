@@ -99,6 +99,7 @@ class Tally:
         self.kinds: dict[str, str] = {}  # of every file, what it was taken for
         self.refused: dict[str, Reason] = {}
         self.skipped: dict[str, Reason] = {}
+        self.unused: dict[str, Reason] = {}
         self.scrubbed: Counter[str] = Counter()
         self.duplicates = Reason()
         self.notes: list[str] = []
@@ -124,6 +125,11 @@ class Tally:
     def skip(self, reason: str, place: str) -> None:
         """Something that nobody expects to be learned from."""
         self.skipped.setdefault(reason, Reason()).add(place)
+
+    def leave(self, fields: Iterable[str], place: str) -> None:
+        """Fields of a row that hold something and are not used."""
+        for name in fields:
+            self.unused.setdefault(name, Reason()).add(place)
 
     def is_me(self, names: Iterable[str]) -> bool:
         """True when one of `names` is the person to learn from."""
