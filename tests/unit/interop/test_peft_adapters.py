@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from zen_mlx.adapter.attach import attach
 from zen_mlx.adapter.resident_set import Resident
 from zen_mlx.base.load import load_model
+from zen_mlx.cli.main import main
 from zen_mlx.codec.parts import decode_all
 from zen_mlx.errors import FormatError, TargetError
 from zen_mlx.interop.import_profile import foreign_profile
@@ -107,3 +108,11 @@ def test_halves_of_other_experts_are_not_guessed() -> None:
     pair = Lora(np.ones((2, 8, 1), "<f4"), np.ones((2, 1, 4), "<f4"), 1.0, "F32")
     with pytest.raises(TargetError, match="which rows"):
         list(map_name("layers.0.mlp.experts.gate_up_proj.weight", pair, base))
+
+
+def test_the_command_says_which_patterns_are_in_doubt(bases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["profile", "import", str(CASES / "patterns-overlap"), "-m", str(bases / "dense")]
+    assert main([*command, "--json"]) == 0
+    assert "both match" in json.loads(capsys.readouterr().out)["note"]
+    assert main([*command, "--replace"]) == 0
+    assert "both match" in " ".join(capsys.readouterr().err.split())

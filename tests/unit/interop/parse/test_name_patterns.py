@@ -10,39 +10,11 @@ import pytest
 
 from zen_mlx.interop.parse.name_patterns import all_matches
 
-ATOMS = [
-    r"\.",
-    r".",
-    r"a",
-    r"b",
-    r"q_proj",
-    r"[ab]",
-    r"[^a.]",
-    r"\d",
-    r"\w",
-    r"\W",
-    r"\s",
-    r"\S",
-    r"(?:a|b)",
-    r"(?!a)",
-    r"(?=a)",
-    r"(?<=a)",
-    r"(?<!b)",
-    r"^",
-    r"$",
-    r"\b",
-    r"\B",
-    r"\A",
-    r"\Z",
-    r"1",
-    r"(a|ab)",
-    r"(?i:A)",
-    r"[\d_a]",
-    r"[^\d]",
-    r"[A-Z]",
-    r"(?i:[A-C])",
-    r"(?P<x>b)",
-]
+ATOMS = (
+    r"\.", ".", "a", "b", "q_proj", "[ab]", "[^a.]", r"\d", r"\w", r"\W", r"\s", r"\S", "(?:a|b)", "(?!a)", "(?=a)",
+    "(?<=a)", "(?<!b)", "^", "$", r"\b", r"\B", r"\A", r"\Z", "1", "(a|ab)", "(?i:A)", r"[\d_a]", r"[^\d]", "[A-Z]",
+    "(?i:[A-C])", "(?P<x>b)",
+)  # fmt: skip
 REPEATS = ("", "", "", "*", "+", "?", "{2}", "{1,3}", "*?", "{0,2}?", "{2,}")
 NAMES = ("a.b", "ab.1.q_proj", "aab.q_proj", "b1.a", "q_proj", "aaaa", "a.ab.b1", "model.layers.1.q_proj", "A.b")
 
