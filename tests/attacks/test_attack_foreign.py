@@ -458,10 +458,6 @@ ADAPTERS: dict[str, tuple[dict[str, tuple[str, np.ndarray]], object, str, type[F
     "peft: a pattern nested too deeply": (
         PEFT, GOOD_PEFT | {"rank_pattern": {"(" * 500 + "a" + ")" * 500: 2}}, "unsupported pattern", UnsupportedFormat,
     ),
-    "peft: patterns that take too long": (
-        PEFT, GOOD_PEFT | {"rank_pattern": {f"(.*)({i}|.*)*x": 2 for i in range(4000)}}, "takes too long",
-        UnsupportedFormat,
-    ),
     "peft: too many patterns": (
         PEFT, GOOD_PEFT | {"rank_pattern": {str(i): 2 for i in range(5000)}}, "too many patterns", UnsupportedFormat,
     ),

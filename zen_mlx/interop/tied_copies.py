@@ -70,7 +70,7 @@ def _equal(one: object, other: object) -> bool:
 
 def _only_one(name: str) -> TargetError:
     return TargetError(
-        "this PEFT adapter changes the embedding but not the head alike, or the reverse, and here they are one array",
+        "this PEFT adapter does not change the embedding and the head alike, and here they are one array",
         field=name,
         expected="a base with a head of its own",
         found="a tied embedding",

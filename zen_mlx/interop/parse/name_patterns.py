@@ -20,7 +20,7 @@ from ...format.spec import Fail, show
 _T = TypeVar("_T")
 _MAX_PATTERNS = 4096
 _MAX_LENGTH = 1024
-_MAX_STEPS = 500_000
+_MAX_STEPS = 20_000_000  # some seconds; 20,000 modules and a few patterns take a fifth of it
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:\\?\.[A-Za-z0-9_-]+)*")
 _parser: Any = import_module("re._parser")  # the parser of `re`, which has no public name since Python 3.11
 _CATEGORIES: dict[str, Callable[[str], bool]] = {
@@ -73,7 +73,7 @@ def _parsed(pattern: str, where: str, unsupported: Fail) -> Any:
             raise _Unread(f"{len(pattern)} characters")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python's about a pattern's own oddities
-            return list(_parser.parse(rf"(.*\.)?({pattern})$"))
+            return list(_parser.parse(f"({pattern})$"))
     except (re.error, _Unread, OverflowError, RecursionError) as error:
         expected = f"a regular expression of at most {_MAX_LENGTH} characters"
         unsupported("unsupported pattern", field=where, expected=expected, found=f"{show(pattern)}: {error}"[:200])
@@ -93,7 +93,9 @@ class _Budget:
 
 def _matches(tree: list[Any], name: str, budget: _Budget) -> bool:
     try:
-        return bool(_Matcher(name, budget).ends(tree, {0}, False))
+        # `(.*\.)?`: the pattern starts where the name does, or behind a dot with no line end before it.
+        dots = {at + 1 for at, each in enumerate(name.partition("\n")[0]) if each == "."}
+        return bool(_Matcher(name, budget).ends(tree, {0} | dots, False))
     except RecursionError as error:
         raise _Unread("one that is nested too deeply") from error
 
@@ -114,6 +116,7 @@ class _Matcher:
 
     def _ends(self, node: str, value: Any, starts: set[int], fold: bool) -> set[int]:
         if node in ("LITERAL", "NOT_LITERAL", "ANY", "IN"):
+            self.budget.take(len(starts) * (len(value) if node == "IN" else 0))
             return {at + 1 for at in starts if at < len(self.name) and _fits(node, value, self.name[at], fold)}
         if node in ("MAX_REPEAT", "MIN_REPEAT"):
             least, most, inner = value

@@ -60,9 +60,10 @@ def read_peft(
     _check_rest(rest, unsupported)
     out: dict[str, Entry] = {}
     pairs = pairs_of(arrays, _PEFT.pattern, fail, unsupported)
+    modules = {module.removeprefix(_PREFIX) for module in pairs}
     for module, pair in pairs.items():
         plain = module.removeprefix(_PREFIX)
-        parameter = targets.of(plain, {each.removeprefix(_PREFIX) for each in pairs})
+        parameter = targets.of(plain, modules)
         rank, scale = scales.of(parameter or plain)
         if parameter is None or parameter == f"{plain}.weight":
             name, entry = f"{plain}.weight", _pair(module, pair, rank, scale, fail)
@@ -167,7 +168,7 @@ class _Parameters:
             fail("wrong type", field="adapter_config.target_parameters", expected="a list of names", found=show(found))
         self.names = tuple(found)
 
-    def of(self, module: str, modules: Collection[str]) -> str | None:
+    def of(self, module: str, modules: set[str]) -> str | None:
         """The full name of the parameter, None where the module as a whole is the target."""
         inner = module.endswith(".base_layer")
         holder = module.removesuffix(".base_layer")
@@ -176,7 +177,7 @@ class _Parameters:
             return f"{holder}.weight"
         if holder.rpartition(".")[2] != "experts":
             return None
-        present = {f"{holder}.base_layer", holder} & set(modules)
+        present = {f"{holder}.base_layer", holder} & modules
         if not leaves or not leaves <= set(_EXPERTS) or len(leaves) != len(present):
             self.unsupported(
                 "these parameters of experts are not read",

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from zen_mlx.interop.parse import name_patterns
 from zen_mlx.interop.parse.name_patterns import all_matches
 
 ATOMS = (
@@ -52,7 +53,13 @@ def test_what_is_not_read_is_refused(pattern: str) -> None:
         all_matches({pattern: 1}, "rank_pattern", refuse)("a.b")
 
 
-def test_what_would_take_too_long_is_refused() -> None:
-    slow = {f"(.*)({index}|.*)*x": 1 for index in range(4000)}
-    with pytest.raises(ValueError, match="unsupported pattern"):
-        all_matches(slow, "rank_pattern", refuse)("model.layers.0.self_attn.q_proj")
+@pytest.mark.parametrize(
+    "pattern", ["(.*)(.*|.)*x", f"[{''.join(map(chr, range(0x4E00, 0x4F00, 2)))}]", "(?i:(.|..)*)y"]
+)
+def test_what_would_take_too_long_is_refused(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(name_patterns, "_MAX_STEPS", 2000)
+    find = all_matches({pattern: 1}, "rank_pattern", refuse)
+    with pytest.raises(ValueError, match="unsupported pattern") as caught:
+        for layer in range(1000):
+            find(f"model.layers.{layer}.self_attn.q_proj")
+    assert "takes too long" in str(caught.value)
