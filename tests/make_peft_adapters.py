@@ -87,7 +87,9 @@ def make(name: str, to: Path, bases: Path) -> None:
     settings = json.loads((folder / "adapter_config.json").read_text())
     settings["base_model_name_or_path"] = base  # else a folder of the machine that made it
     for key, value in settings.items():
-        settings[key] = sorted(value) if key.startswith("target_") and isinstance(value, list) else value  # sets to PEFT
+        settings[key] = (
+            sorted(value) if key.startswith("target_") and isinstance(value, list) else value
+        )  # sets to PEFT
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=1) + "\n")
     again = peft.PeftModel.from_pretrained(load(bases / base), str(folder)).eval()
     names = ("torch", "transformers", "peft")
