@@ -398,6 +398,7 @@ def test_rust(tmp_path: Path, name: str) -> None:
 MLX = {f"{Q}.lora_a": ("F32", A.T), f"{Q}.lora_b": ("F32", B.T)}
 PEFT = {f"base_model.model.{Q}.lora_A.weight": ("F32", A), f"base_model.model.{Q}.lora_B.weight": ("F32", B)}
 GOOD_MLX, GOOD_PEFT = files.mlx_config(2, 1.0), files.peft_config(2, 2)
+STACKED = {name.replace(Q, "model.layers.0.mlp.experts"): each for name, each in PEFT.items()}
 MAGNITUDE = {f"base_model.model.{Q}.lora_magnitude_vector.weight": ("F32", B)}
 ADAPTERS: dict[str, tuple[dict[str, tuple[str, np.ndarray]], object, str, type[FormatError]]] = {
     "mlx: DoRA": (MLX, GOOD_MLX | {"fine_tune_type": "dora"}, "not a plain LoRA", UnsupportedFormat),
@@ -445,11 +446,17 @@ ADAPTERS: dict[str, tuple[dict[str, tuple[str, np.ndarray]], object, str, type[F
     "peft: a rank pattern that is text": (PEFT, GOOD_PEFT | {"rank_pattern": {"q_proj": "2"}}, "bad rank", FormatError),
     "peft: an alpha pattern that is none": (PEFT, GOOD_PEFT | {"alpha_pattern": {"q_proj": []}}, "bad number", FormatError),
     "peft: patterns that are a list": (PEFT, GOOD_PEFT | {"rank_pattern": [1]}, "wrong type", FormatError),
-    "peft: a pattern that takes for ever": (
-        PEFT, GOOD_PEFT | {"rank_pattern": {"(a+)+$": 2}}, "unsupported pattern", UnsupportedFormat,
+    "peft: a pattern that is none": (
+        PEFT, GOOD_PEFT | {"rank_pattern": {"(": 2}}, "unsupported pattern", UnsupportedFormat,
     ),
-    "peft: a pattern of many wildcards": (
-        PEFT, GOOD_PEFT | {"rank_pattern": {".*" * 9: 2}}, "unsupported pattern", UnsupportedFormat,
+    "peft: a pattern with a back reference": (
+        PEFT, GOOD_PEFT | {"rank_pattern": {r"(.)\2": 2}}, "unsupported pattern", UnsupportedFormat,
+    ),
+    "peft: a pattern of 2000 characters": (
+        PEFT, GOOD_PEFT | {"rank_pattern": {"a|" * 1000: 2}}, "unsupported pattern", UnsupportedFormat,
+    ),
+    "peft: a pattern nested too deeply": (
+        PEFT, GOOD_PEFT | {"rank_pattern": {"(" * 500 + "a" + ")" * 500: 2}}, "unsupported pattern", UnsupportedFormat,
     ),
     "peft: too many patterns": (
         PEFT, GOOD_PEFT | {"rank_pattern": {str(i): 2 for i in range(5000)}}, "too many patterns", UnsupportedFormat,
@@ -467,13 +474,33 @@ ADAPTERS: dict[str, tuple[dict[str, tuple[str, np.ndarray]], object, str, type[F
     ),
     "peft: PiSSA": (PEFT, GOOD_PEFT | {"init_lora_weights": "pissa"}, "base that its initialization", UnsupportedFormat),
     "peft: a start that is a list": (PEFT, GOOD_PEFT | {"init_lora_weights": []}, "initialization", UnsupportedFormat),
+    "peft: target_parameters of no names": (
+        PEFT, GOOD_PEFT | {"target_parameters": [1]}, "wrong type", FormatError,
+    ),
+    "peft: experts whose parameter is not said": (STACKED, GOOD_PEFT, "parameters of experts", UnsupportedFormat),
+    "peft: experts with one pair for two parameters": (
+        STACKED, GOOD_PEFT | {"target_parameters": ["down_proj", "gate_up_proj"]}, "parameters of experts",
+        UnsupportedFormat,
+    ),
+    "peft: other parameters of experts": (
+        STACKED, GOOD_PEFT | {"target_parameters": ["experts.bias"]}, "parameters of experts", UnsupportedFormat,
+    ),
+    "peft: experts of another rank": (
+        STACKED, GOOD_PEFT | {"target_parameters": ["down_proj"], "r": 3}, "wrong shapes", FormatError,
+    ),
 } | {
     f"peft: {key}": (PEFT, GOOD_PEFT | {key: [1]}, "not a plain LoRA", UnsupportedFormat)
     for key in (
         "use_dora", "use_qalora", "use_bdlora", "lora_bias", "alora_invocation_tokens", "trainable_token_indices",
-        "target_parameters", "layer_replication", "arrow_config", "loftq_config", "corda_config",
+        "kasa_config", "layer_replication", "arrow_config", "loftq_config", "corda_config",
     )
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", ".*" * 9, "(([a-z]*)*)*!", "(.|..)+!", "((q|.){1,999}){1,999}!"])
+def test_patterns_that_would_take_for_ever_do_not(tmp_path: Path, pattern: str) -> None:
+    config = GOOD_PEFT | {"alpha_pattern": {pattern: 2}}
+    assert read_foreign(files.adapter(tmp_path / "x", "adapter_model.safetensors", PEFT, config)).tensors
 
 
 @pytest.mark.parametrize("name", ADAPTERS)

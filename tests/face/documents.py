@@ -129,6 +129,12 @@ def _runs(commands: Commands, tiny: Path, tuned: Path, scratch: Path) -> None:
         zen("eval", rows, *base, "--limit", 2, *tasks, under="zen eval --tasks")
 
 
+def _two_patterns(config: Path) -> None:
+    """Let two patterns of the adapter match every module, so that its import has a note."""
+    patterns = {".*": 1, ".*proj": 2}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"alpha_pattern": patterns}))
+
+
 def _profiles(commands: Commands, tiny: Path, scratch: Path) -> None:
     zen, base = commands.zen, ("-m", tiny)
     for name in ("one", "low", "tuned", "blocks", "mixed"):
@@ -145,6 +151,9 @@ def _profiles(commands: Commands, tiny: Path, scratch: Path) -> None:
     zen("profile import", scratch / "one.bitdelta", "--as", "back")
     zen("profile import", scratch / "old.bitdelta", "--as", "old")
     zen("profile import", scratch / "lora", "--as", "lora", *base)
+    zen("profile export", "one", scratch / "peft", "--format", "peft", "--rank", 2, *base)
+    _two_patterns(scratch / "peft" / "adapter_config.json")
+    zen("profile import", scratch / "peft", "--as", "peft", *base)
     zen("profile rename", "back", "again")
     zen("profile remove", "again", "--yes")
     (scratch / "home" / "profiles" / "damaged.bitdelta").write_bytes(b"BITDELTA")

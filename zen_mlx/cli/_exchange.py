@@ -128,6 +128,10 @@ def import_profile(
     result = {"profile": kept, "path": str(header.path), "base": header.base.get("model"), "verified": verified}
     if "origin" in header.info:
         result["origin"] = header.info["origin"]
+    if "import_note" in header.info:
+        result["note"] = header.info["import_note"]
+        if not as_json:
+            _view.notice(f"note: {result['note']}")
     _done(result, kept, as_json)
 
 

@@ -45,11 +45,15 @@ class _DuplicateKey(ValueError):
 def parse_header(fd: int, size: int, path: Path) -> tuple[Header, str, int]:
     """(header, payload digest, payload start) of a version 2 file of `size` bytes. The payload's length is checked."""
 
-    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
-        raise FormatError(message, path=path, field=field, expected=expected, found=found)
+    def fail(
+        message: str, *, field: str, expected: object = None, found: object = None, hint: str | None = None
+    ) -> NoReturn:
+        raise FormatError(message, path=path, field=field, expected=expected, found=found, hint=hint)
 
-    def unsupported(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
-        raise UnsupportedFormat(message, path=path, field=field, expected=expected, found=found)
+    def unsupported(
+        message: str, *, field: str, expected: object = None, found: object = None, hint: str | None = None
+    ) -> NoReturn:
+        raise UnsupportedFormat(message, path=path, field=field, expected=expected, found=found, hint=hint)
 
     text, digest, start = _read_text(fd, size, fail)
     value = _parse(text, fail)

@@ -20,8 +20,10 @@ from .spec import Fail
 def failure(path: Path, kind: type[FormatError]) -> Fail:
     """A function that raises `kind` for the file at `path`."""
 
-    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
-        raise kind(message, path=path, field=field, expected=expected, found=found)
+    def fail(
+        message: str, *, field: str, expected: object = None, found: object = None, hint: str | None = None
+    ) -> NoReturn:
+        raise kind(message, path=path, field=field, expected=expected, found=found, hint=hint)
 
     return fail
 

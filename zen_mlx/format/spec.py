@@ -50,7 +50,9 @@ _DIGITS = re.compile(r"[0-9]+")
 class Fail(Protocol):
     """Raises the caller's kind of error; the reader's names the file."""
 
-    def __call__(self, message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn: ...
+    def __call__(
+        self, message: str, *, field: str, expected: object = None, found: object = None, hint: str | None = None
+    ) -> NoReturn: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

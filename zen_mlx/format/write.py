@@ -51,8 +51,10 @@ def write(profile: Profile, path: str | os.PathLike[str], version: int = 2) -> l
         raise ConfigError("unknown version", field="version", expected="1 or 2", found=version)
     target = Path(path)
 
-    def fail(message: str, *, field: str, expected: object = None, found: object = None) -> NoReturn:
-        raise ConfigError(message, path=target, field=field, expected=expected, found=found)
+    def fail(
+        message: str, *, field: str, expected: object = None, found: object = None, hint: str | None = None
+    ) -> NoReturn:
+        raise ConfigError(message, path=target, field=field, expected=expected, found=found, hint=hint)
 
     check_facts(_facts(profile), fail)
     names = _checked_names(profile, fail)

@@ -29,7 +29,7 @@ from ..encode.closed_form import has_few_rows, row_peaks
 from ..encode.lazy_weights import Reader, lazy_reader
 from ..errors import InputError, TargetError
 from ..events import Progress
-from ..format.spec import DeltaTensor, Profile, now, profile_info
+from ..format.spec import MAX_TEXT, DeltaTensor, Profile, now, profile_info
 from .name_mapping import (
     MappedTensor,
     Parameter,
@@ -43,6 +43,7 @@ from .name_mapping import (
 )
 from .parse.detect import read_foreign
 from .parse.foreign import Entry, Foreign, Lora, Whole
+from .tied_copies import alike, is_copy
 
 
 def import_tensors(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> dict[str, DeltaTensor]:
@@ -67,15 +68,19 @@ def _tensors(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> I
         if not is_zero(entry):
             for one in map_name(name, entry, base):
                 placed.setdefault(one.parameter, []).append(one)
-    for name, pieces in placed.items():
+    for name, found in placed.items():
         parameter = base[name]
+        pieces, reader = alike(name, found, parameter, base_of)
         entries = [_turned(one, parameter) for one in pieces]
         _check_shapes(pieces, entries, parameter)
         whole = len(pieces) == 1 and pieces[0].expert is None and pieces[0].start is None
         if all(isinstance(entry, Lora) for entry in entries):
             yield name, _low_rank(pieces, entries, parameter.shape)  # type: ignore[arg-type]  # checked
         elif all(isinstance(entry, Whole) for entry in entries):
-            yield name, _changed(name, pieces, entries, parameter, base_of, whole)  # type: ignore[arg-type]  # checked
+            yield name, _changed(name, pieces, entries, parameter, reader, whole)  # type: ignore[arg-type]  # checked
+        elif is_copy(pieces[0]) and len(pieces) == 2 and isinstance(entries[1], Lora):
+            copied = _changed(name, pieces[:1], [entries[0]], parameter, reader, True)  # type: ignore[list-item]  # checked
+            yield name, _sum(_low_rank(pieces[1:], [entries[1]], parameter.shape), copied)
         elif whole and isinstance(entries[0], DeltaTensor):
             yield name, entries[0]
         elif all(isinstance(entry, DeltaTensor) and isinstance(entry.parts[0], SignPart) for entry in entries):
@@ -86,25 +91,22 @@ def _tensors(foreign: Foreign, base: dict[str, Parameter], base_of: Reader) -> I
             raise TargetError("one parameter's deltas differ in kind", field=name, expected="one kind", found="several")
 
 
+def _sum(low: DeltaTensor, copied: DeltaTensor | None) -> DeltaTensor:
+    return low if copied is None else DeltaTensor(low.shape, (*low.parts, *copied.parts))
+
+
 def _turned(one: MappedTensor, parameter: Parameter) -> Entry:
     """The entry as the base's parameter lies: an embedding's pair is the other way round where the file could not tell."""
     entry = one.entry
-    if isinstance(entry, Lora) and parameter.embedding:
-        if entry.side is None:
-            return Lora(entry.down.swapaxes(-1, -2), entry.up.swapaxes(-1, -2), entry.scale, entry.dtype, "embedding")
-        if parameter.tied:
-            raise TargetError(
-                "this PEFT adapter changes the embedding but not the head, and here they are one array",
-                field=one.parameter,
-                expected="a base with a head of its own",
-                found="a tied embedding",
-            )
+    if isinstance(entry, Lora) and parameter.embedding and entry.side is None:
+        return Lora(entry.down.swapaxes(-1, -2), entry.up.swapaxes(-1, -2), entry.scale, entry.dtype, "embedding")
     return entry
 
 
 def _check_shapes(pieces: list[MappedTensor], entries: list[Entry], parameter: Parameter) -> None:
     """Every piece fits its part of the parameter, and no two pieces overlap."""
     taken: set[int] = set()
+    paired = len(pieces) == 2 and is_copy(pieces[0]) and isinstance(entries[1], Lora)
     for one, entry in zip(pieces, entries, strict=True):
         found, expected = shape_of(entry), parameter.shape
         if one.expert is not None:
@@ -120,7 +122,7 @@ def _check_shapes(pieces: list[MappedTensor], entries: list[Entry], parameter: P
             spans = range(parameter.shape[0] if parameter.shape else 1)
         if not fits:
             raise TargetError("a delta has the wrong shape", field=describe(one), expected=expected, found=found)
-        if not taken.isdisjoint(spans):
+        if not taken.isdisjoint(spans) and not paired:
             raise TargetError("one parameter has two deltas", field=describe(one), expected="one", found="more")
         taken.update(spans)
 
@@ -201,7 +203,8 @@ def foreign_info(foreign: Foreign, name: str) -> dict[str, Any]:
     """The `profile` object of a header, with where the profile came from."""
     method = "lora" if any(isinstance(entry, Lora) for entry in foreign.tensors.values()) else "import"
     dtype = {"adapter_dtype": foreign.facts["dtype"]} if "dtype" in foreign.facts else {}
-    return {**profile_info(name, now(), method), "origin": foreign.origin, **dtype}
+    note = {"import_note": "; ".join(foreign.notes)[:MAX_TEXT]} if foreign.notes else {}
+    return {**profile_info(name, now(), method), "origin": foreign.origin, **dtype, **note}
 
 
 def default_name(foreign: Foreign) -> str:

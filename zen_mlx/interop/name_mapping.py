@@ -20,6 +20,7 @@ from .parse.foreign import Entry, Lora, Whole
 
 _PREFIXES = ("", "model.", "language_model.", "language_model.model.")
 _WRAPPERS = ("", "base_model.model.", "module.")
+_INNER = ("", "model.", "model.language_model.", "language_model.", "language_model.model.")
 _EXPERT = re.compile(r"(.+\.)experts\.(0|[1-9][0-9]{0,4})\.(.+)", re.DOTALL)
 _EXPERT_NAMES = {"w1.weight": "gate_proj.weight", "w2.weight": "down_proj.weight", "w3.weight": "up_proj.weight"}
 _FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
@@ -61,6 +62,7 @@ def parameters(model: nn.Module) -> dict[str, Parameter]:
 
 def map_name(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[MappedTensor]:
     """Where `entry` belongs. TargetError: nowhere in this base."""
+    name = name.replace(".base_layer.", ".")
     for known in _candidates(name):
         if known in base:
             yield MappedTensor(known, entry)
@@ -73,15 +75,32 @@ def map_name(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Ma
                 if known in base and len(base[known].shape) == 3:
                     yield MappedTensor(known, entry, int(match[2]))
                     return
+    tied = next((known for known, parameter in base.items() if parameter.tied), None)
+    if tied is not None and name.endswith("lm_head.weight") and _is_pefts(entry):
+        yield MappedTensor(tied, entry)  # `tied_copies.alike` sees to it that the embedding changes alike
+        return
+    if isinstance(entry, Lora) and entry.up.ndim == 3 and any(".switch_mlp." in known for known in base):
+        name = name.replace(".experts.", ".switch_mlp.")  # what mlx-lm calls stacked experts
+        for known in _candidates(name):
+            if known in base:
+                yield MappedTensor(known, entry)
+                return
     yield from _fused(name, entry, base)
+
+
+def _is_pefts(entry: Entry) -> bool:
+    return entry.alone if isinstance(entry, Whole) else isinstance(entry, Lora) and entry.side is not None
 
 
 def _candidates(name: str) -> Iterator[str]:
     for wrapper in _WRAPPERS:
-        for stripped in (wrapper, f"{wrapper}model."):
+        for inner in _INNER:
+            stripped = wrapper + inner
             if name.startswith(stripped):
                 for prefix in _PREFIXES:
                     yield prefix + name[len(stripped) :]
+    if ".mlp." in name:
+        yield from _candidates(name.replace(".mlp.", ".block_sparse_moe."))  # Mixtral's since transformers 5
 
 
 def _fused(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[MappedTensor]:
@@ -112,7 +131,15 @@ def _fused(name: str, entry: Entry, base: dict[str, Parameter]) -> Iterator[Mapp
             for first in _candidates(f"{parent}{dot}{members[0]}.{leaf}"):
                 names = [first.replace(f"{members[0]}.{leaf}", f"{member}.{leaf}") for member in members]
                 if all(known in base for known in names):
-                    yield from _split(name, entry, [(known, base[known].shape[0]) for known in names])
+                    if len(base[first].shape) == 3 and not (isinstance(entry, Lora) and ".switch_mlp." in first):
+                        raise TargetError(
+                            "which rows of these experts are whose is not known",
+                            field=name,
+                            expected="experts whose gate is the first half, as Qwen3-MoE's",
+                            found=first,
+                        )
+                    sizes = [(known, _height(base[known].shape)) for known in names]
+                    yield from _split(name, entry, sizes)
                     return
     raise TargetError("the base model has no such parameter", field=name, found="a delta for it")
 
@@ -141,7 +168,10 @@ def shape_of(entry: Entry) -> tuple[int, ...]:
 
 def rows_of(entry: Entry) -> int:
     """Number of rows (elements of a vector); 1 for a scalar."""
-    shape = shape_of(entry)
+    return _height(shape_of(entry))
+
+
+def _height(shape: tuple[int, ...]) -> int:
     return shape[-2] if len(shape) > 1 else (*shape, 1)[0]
 
 
@@ -160,7 +190,7 @@ def take_rows(entry: Entry, start: int, stop: int) -> Entry:
     if isinstance(entry, Lora):
         return replace(entry, up=entry.up[..., start:stop, :])
     if isinstance(entry, Whole):
-        return Whole(entry.values[start:stop])
+        return Whole(entry.values[start:stop], entry.alone)
     part = entry.parts[0]
     if isinstance(part, SignPart):
         scales = part.scales[0][..., start:stop, :] if part.scale == "block" else part.scales[0]

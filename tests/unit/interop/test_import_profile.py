@@ -302,7 +302,7 @@ def test_a_tied_embedding_of_peft_is_refused(tiny_model: Path, tmp_path: Path) -
         f"{at}.lora_embedding_B": ("F32", np.ones((64, 1), "<f4")),
     }
     folder = files.adapter(tmp_path / "x", "adapter_model.safetensors", tensors, files.peft_config(1, 1))
-    with pytest.raises(TargetError, match="not the head"):
+    with pytest.raises(TargetError, match="does not change the embedding and the head alike"):
         ZenPersonalizationManager(str(tied)).import_profile(folder)
 
 

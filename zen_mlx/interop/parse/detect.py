@@ -10,10 +10,11 @@ from ...errors import FormatError, InputError, UnsupportedFormat
 from ...format.source import failure, open_file
 from ...format.spec import MAGIC, MAX_TEXT, Fail
 from ...fsio import Json
-from .adapters import is_mlx_adapter, is_peft_adapter, read_mlx, read_peft
+from .adapters import is_mlx_adapter, read_mlx
 from .foreign import MAX_JSON_BYTES, Entry, Foreign, Stored
 from .look_alikes import read_reference, read_rust
 from .masks import has_masks, read_masks
+from .peft import is_peft_adapter, read_peft
 from .tensors_file import looks_like_tensors, read_tensors
 from .torch_zip import read_torch
 
@@ -98,15 +99,17 @@ def _adapter(source: Path, beside: Path, arrays: dict[str, Stored], fail: Fail, 
         unsupported("unknown kind of delta", field="names", expected="masks, lora_a, lora_A", found="others")
     config = _config(path)
     entries: dict[str, Entry]
+    notes: tuple[str, ...] = ()
     if mlx or (not peft and "fine_tune_type" in config):
         origin, base, entries = "mlx-lm adapter", config.get("model"), read_mlx(arrays, config, fail, unsupported)
     else:
         base = config.get("base_model_name_or_path")
-        origin, entries = "PEFT adapter", read_peft(arrays, config, fail, unsupported)
+        origin, (entries, notes) = "PEFT adapter", read_peft(arrays, config, fail, unsupported)
     if not entries:
         fail("the file has no tensors", field="tensors", expected=">= 1", found=0)
     named = base if isinstance(base, str) and len(base) <= MAX_TEXT else ""
-    return Foreign(source, origin, entries, base=named, facts={"dtype": dtypes[0]} if len(dtypes) == 1 else {})
+    facts = {"dtype": dtypes[0]} if len(dtypes) == 1 else {}
+    return Foreign(source, origin, entries, base=named, facts=facts, notes=notes)
 
 
 def _config(path: Path) -> Json:

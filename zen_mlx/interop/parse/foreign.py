@@ -52,9 +52,10 @@ class Lora:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Whole:
-    """The parameter itself after fine-tuning, not its change."""
+    """The parameter itself after fine-tuning, not its change. alone: what the base ties to it does not follow it."""
 
     values: np.ndarray
+    alone: bool = False
 
 
 Entry = DeltaTensor | Lora | Whole
@@ -62,7 +63,10 @@ Entry = DeltaTensor | Lora | Whole
 
 @dataclass(frozen=True)
 class Foreign:
-    """One foreign file. origin: a few words for people. name, base: what it calls itself and its base, or ""."""
+    """One foreign file. origin: a few words for people. name, base: what it calls itself and its base, or "".
+
+    notes: sentences that whoever imports it should read.
+    """
 
     path: Path
     origin: str
@@ -70,6 +74,7 @@ class Foreign:
     name: str = ""
     base: str = ""
     facts: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def parameter_name(module: str) -> str:
