@@ -44,6 +44,7 @@ OTHERS = {
     "tests/golden/": "committed files that must always read the same",
     "tests/parity/": "every kernel and layer against the equation in float64, and mutants that must fail",
     "tests/property/": "random profiles survive writing and reading",
+    "tests/scrubbing/": "made-up secrets, harmless texts and prose, and what is left of them",
     "tests/unit/": "one module each, in the same folders as the package",
 }
 BLOCK = re.compile(r"(?<=## The tree\n\n```text\n).*?(?=```)", re.DOTALL)
