@@ -98,6 +98,8 @@ class CannedBackend:
     def forget(self, name: str) -> None:
         """Nothing is kept."""
 
+    failed: str | None = None
+
     def stats(self) -> dict[str, Any]:
         running = sum(stream.finish is None for stream in self.given)
         return {"running": running, "queued": 0, "resident_bytes": 7, "completion_tokens": 11, "prompt_tokens": 5}

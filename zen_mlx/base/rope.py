@@ -105,6 +105,7 @@ def _dims(table: Json, config: Json) -> int | None:
     meant = meaning(config)
     if meant is None:
         return None
+    meant = meant.get_text_config()
     whole = getattr(meant, "qk_rope_head_dim", None) or getattr(meant, "rotary_dim", None)
     if whole:
         return int(whole)

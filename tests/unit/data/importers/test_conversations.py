@@ -22,7 +22,7 @@ from export_files import (
 )
 
 from zen_mlx.data.examples import ImportOptions, ImportReport, import_examples, load_examples
-from zen_mlx.data.importers.mail import own_words
+from zen_mlx.data.importers.mail_quotes import own_words
 from zen_mlx.data.importers.typedstream import archived_string
 from zen_mlx.errors import DataError
 
