@@ -17,7 +17,7 @@ _ERROR_TEXTS = {
     415: "The body is not JSON.",
     429: "Too many requests are waiting; Retry-After says when to ask again.",
     500: "The server failed.",
-    503: "The server ended the answer before it was complete.",
+    503: "The server ended the answer before it was complete, or has no room for the profile beside pinned ones.",
     504: "The answer took too long.",
 }
 _OPENAI_ERROR = {

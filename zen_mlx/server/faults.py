@@ -25,6 +25,7 @@ from ..errors import (
     BaseMismatchError,
     FormatError,
     InputError,
+    MemoryLimitError,
     NameInvalidError,
     ProfileNotFoundError,
     QueueFull,
@@ -88,6 +89,8 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(404, NO_MODEL, "model", "model_not_found")
     if isinstance(error, QueueFull):
         return Fault(429, sentence_of(error), code="queue_full", retry_after=error.retry_after)
+    if isinstance(error, MemoryLimitError):
+        return Fault(503, sentence_of(error), "model", "no_room")
     if isinstance(error, InputError):
         return Fault(400, sentence_of(error), error.field)
     if isinstance(error, Interrupted):

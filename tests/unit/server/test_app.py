@@ -18,6 +18,7 @@ from zen_mlx.errors import (
     BaseMismatchError,
     FormatError,
     InputError,
+    MemoryLimitError,
     NameInvalidError,
     ProfileNotFoundError,
     ZenError,
@@ -163,6 +164,13 @@ def test_what_nobody_expected_is_logged_without_its_text(
     assert answer.headers["x-request-id"] in caplog.text
     assert "RuntimeError" in caplog.text
     assert "private" not in caplog.text + answer.text
+
+
+def test_no_room_beside_pinned_profiles_is_said(live: Live) -> None:
+    live.backend.breaks = MemoryLimitError("the profile does not fit beside those that are pinned", expected=1, found=2)
+    answer = live.http.post(CHAT, json={"model": "tiny@cynic", "messages": ASK})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_room")
+    assert "pinned" in answer.json()["error"]["message"]
 
 
 class OnlyHacker:
