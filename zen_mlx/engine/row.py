@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+_LEAST = 1e-6  # of temperature and top_p: below it f32 knows no distribution, and only the likeliest token is left
 Sampler = Callable[["mx.array"], "mx.array"]
 
 
@@ -26,7 +27,7 @@ def sampler(sampling: Sampling, seed: int) -> Sampler | None:
     import mlx.core as mx
     from mlx_lm.sample_utils import apply_top_p
 
-    if sampling.temperature == 0:
+    if sampling.temperature < _LEAST:
         return None
     key = mx.random.key(seed)
 
@@ -34,7 +35,7 @@ def sampler(sampling: Sampling, seed: int) -> Sampler | None:
         nonlocal key
         key, now = mx.random.split(key)
         if sampling.top_p < 1:
-            logprobs = apply_top_p(logprobs, sampling.top_p)
+            logprobs = apply_top_p(logprobs, max(sampling.top_p, _LEAST))
         return mx.random.categorical(logprobs * (1 / sampling.temperature), key=now)
 
     return draw

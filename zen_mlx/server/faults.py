@@ -149,7 +149,8 @@ def type_of(error: ZenError) -> str:
 def sentence_of(error: ZenError) -> str:
     """What an error says, and the way out, without a path of this machine."""
     text = str(error).removeprefix(f"{error.path}: ")
-    return f"{text}; {error.hint}" if error.hint else text
+    text = f"{text}; {error.hint}" if error.hint else text
+    return text.replace(str(error.path), "the file") if error.path else text
 
 
 def _invalid(error: RequestValidationError) -> Fault:

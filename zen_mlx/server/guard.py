@@ -103,11 +103,16 @@ class Guard:
     def _body_fault(self, head: Head) -> Fault | None:
         if not head.has_body:
             return None
-        kinds = (_JSON, _BINARY) if is_upload(head) else (_JSON,)
+        kinds = (_JSON, _BINARY, "") if is_upload(head) else (_JSON,)  # curl -T says nothing of what it sends
         kind, _, rest = head.get("content-type", "").partition(";")
         charset = rest.partition("charset=")[2].strip().strip('"').lower()
         if kind.strip().lower() not in kinds or charset not in ("", "utf-8"):
-            return Fault(415, f"the body must be JSON, sent with content-type: {_JSON}")
+            what = (
+                f"a profile's bytes, sent with content-type: {_BINARY}"
+                if is_upload(head)
+                else f"JSON, sent with content-type: {_JSON}"
+            )
+            return Fault(415, f"the body must be {what}")
         limit = body_limit(self._options, head)
         return _too_large(limit) if (head.content_length or 0) > limit else None
 

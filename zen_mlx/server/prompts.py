@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from ..errors import InputError
 from .reading import THOUGHT, Span
 from .shared import Backend, Serving
 from .tools import Tools, call_span, check_template
+
+_SLACK = 4  # a tokenizer may take characters away before it looks for tokens
 
 Message = dict[str, Any]
 JSON_OBJECT = "json_object"
@@ -58,6 +61,7 @@ def prepare(serving: Serving, talk: Talk) -> Prompt:
                 field="tools",
                 hint='set tool_choice to "none", or leave the format out',
             )
+    _check_length(backend, sum(len(text) for each in talk.messages if isinstance(text := each.get("content"), str)))
     with backend.tokenizing:
         ids = _render(tokenizer, talk)
         thought = _thought(tokenizer)
@@ -68,8 +72,28 @@ def prepare(serving: Serving, talk: Talk) -> Prompt:
 
 def plain(backend: Backend, texts: Sequence[str | Sequence[int]]) -> list[list[int]]:
     """Token ids of prompts that are continued without a template. InputError for empty ones and unknown tokens."""
+    for text in texts:
+        _check_length(backend, len(text) if isinstance(text, str) else 0)
     with backend.tokenizing:
         return [_plain_ids(backend, text) for text in texts]
+
+
+def _check_length(backend: Backend, characters: int) -> None:
+    """InputError for text that cannot fit, whatever its tokens are: to count them would hold up everybody's prompts."""
+    most = _SLACK * backend.context * _longest(backend.tokenizer)
+    if characters > most:
+        raise InputError(
+            "the prompt is longer than the model's context",
+            field="messages",
+            expected=f"fewer than {backend.context} tokens",
+            found=f"{characters} characters",
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _longest(tokenizer: Any) -> int:
+    """Characters of the longest token."""
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def arguments_of(text: str, field: str) -> dict[str, Any]:

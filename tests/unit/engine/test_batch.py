@@ -24,7 +24,7 @@ from zen_mlx.config import Sampling
 from zen_mlx.engine.batch import Batch
 from zen_mlx.engine.prompt_cache import PromptCaches
 from zen_mlx.engine.request import Finish, Request
-from zen_mlx.engine.row import Row, StopTexts
+from zen_mlx.engine.row import Row, StopTexts, sampler
 
 KINDS = ("sign", "sign", "planes", "factor", "all")
 
@@ -178,6 +178,14 @@ def test_a_cache_that_is_kept_holds_on_to_nothing_else(family: str, tokenizer: T
     gc.collect()
     assert batch.caches.nbytes > 0
     assert mx.get_active_memory() - before < 1.45 * batch.caches.nbytes
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1e-39, 1.0), (1e-300, 0.9), (0.8, 1e-300), (1e-5, 1.0)])
+def test_next_to_no_temperature_or_nucleus_leaves_the_likeliest(temperature: float, top_p: float) -> None:
+    logprobs = mx.log(mx.softmax(mx.random.normal((1, 1000), key=mx.random.key(3)) * 3, axis=-1))
+    draw = sampler(Sampling(5, temperature, top_p, 1), 1)
+    drawn = mx.argmax(logprobs, axis=-1) if draw is None else draw(logprobs)
+    assert drawn.item() == mx.argmax(logprobs).item()
 
 
 @pytest.mark.parametrize("pieces", [["Hello STOP there"], ["Hello S", "TOP there"], [*"Hello STOP there"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import string
 from typing import Any
@@ -171,6 +172,20 @@ def test_no_room_beside_pinned_profiles_is_said(live: Live) -> None:
     answer = live.http.post(CHAT, json={"model": "tiny@cynic", "messages": ASK})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_room")
     assert "pinned" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [{"messages": [{"role": "user", "content": "LONG"}]}, {"prompt": "LONG"}])
+def test_text_that_cannot_fit_is_not_counted_in_tokens_first(
+    live: Live, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    route = CHAT if "messages" in body else "/v1/completions"
+    text = json.dumps({"model": "tiny", **body}).replace("LONG", "x" * 2_000_000)
+    read: list[str] = []
+    monkeypatch.setattr(type(live.backend.tokenizer), "encode", lambda self, text: read.append(text), raising=False)
+    monkeypatch.setattr(type(live.backend.tokenizer), "apply_chat_template", lambda *_, **__: read.append("x"))
+    answer = live.http.post(route, content=text, headers={"content-type": "application/json"})
+    assert (answer.status_code, read) == (400, [])
+    assert "longer than the model's context" in answer.json()["error"]["message"]
 
 
 class OnlyHacker:

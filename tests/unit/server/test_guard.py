@@ -233,6 +233,8 @@ def test_only_an_upload_may_be_bytes_and_larger(locked: Server) -> None:
         assert locked.ask(path, method, bytes(4000), content_type=kind, **owner())[0] == 200
         assert locked.ask(path, method, bytes(5001), content_type=kind, **owner())[0] == 413
     assert locked.ask("/v1/x", "POST", bytes(10), content_type=kind, **owner())[0] == 415
+    assert locked.ask("/admin/profiles/x", "POST", bytes(10), content_type="", **owner())[0] == 200  # as curl -T does
+    assert b"bytes" in locked.ask("/admin/profiles/x", "POST", bytes(10), content_type="text/plain", **owner())[2]
 
 
 def _chunked(size: int, path: str = "/v1/x") -> bytes:
