@@ -6,6 +6,7 @@ python scripts/chat_export.py measure /tmp/chat.txt          seconds and peak me
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -18,10 +19,14 @@ _WORDS = "see you at the station when it rains bring bread and two of the small 
 
 def main() -> None:
     """Write the file, or measure a preview of one."""
-    if sys.argv[1] == "measure":
-        _measure(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", metavar="N|measure", help="messages to write, or measure")
+    parser.add_argument("file", type=Path)
+    args = parser.parse_args()
+    if args.what == "measure":
+        _measure(args.file)
     else:
-        _write(int(sys.argv[1]), Path(sys.argv[2]))
+        _write(int(args.what), args.file)
 
 
 def _write(messages: int, path: Path) -> None:
@@ -34,8 +39,8 @@ def _write(messages: int, path: Path) -> None:
             out.write(f"{moment.day}/{moment.month}/{moment:%y, %H:%M} - {name}: {words} {number}\n")
 
 
-def _measure(path: str) -> None:
-    command = [sys.executable, "-m", "zen_mlx", "data", "preview", path, "--me", "Kim Doe", "--json"]
+def _measure(path: Path) -> None:
+    command = [sys.executable, "-m", "zen_mlx", "data", "preview", str(path), "--me", "Kim Doe", "--json"]
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

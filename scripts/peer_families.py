@@ -7,14 +7,13 @@ stored: `tests/seeded_weights.py` makes them from the seed and a tensor's name, 
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -156,8 +155,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def main() -> None:
     """Write the cases named on the command line, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {', '.join(CASES)}")
+    args = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or CASES:
+    for name in args.cases or CASES:
         try:
             text = json.dumps(case(*CASES[name]), sort_keys=True, separators=(",", ":"))
         except Exception as error:  # one family that transformers cannot make is not the end of the others
@@ -169,6 +171,9 @@ def main() -> None:
 
 def case(kind: str, changes: dict[str, Any]) -> dict[str, Any]:
     """The document of one family."""
+    import torch
+    import transformers
+
     values = {key: value for key, value in (SMALL | changes).items() if value is not None}
     config = transformers.AutoConfig.for_model(kind, **values)
     causal: Any = transformers.AutoModelForCausalLM

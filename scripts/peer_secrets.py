@@ -10,6 +10,7 @@ line, without its two plugins for entropy, which report every word.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def shares(texts: list[Text], found: list[list[str]]) -> tuple[Counter[str], Cou
 
 
 def main() -> None:
-    texts = [tuple(each) for each in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))]
+    """Print the counts of each scanner."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", type=Path, help="what `python -m tests.scrubbing texts.json` wrote")
+    texts = [tuple(each) for each in json.loads(parser.parse_args().texts.read_text(encoding="utf-8"))]
     peers: dict[str, Callable[[], list[list[str]]]] = {
         "detect-secrets": lambda: detect_secrets(texts),
         "credsweeper": lambda: credsweeper(texts),
@@ -96,4 +100,5 @@ def main() -> None:
             print(f"{wrong[kind]:5} of {total:5} {kind}")
 
 
-main()
+if __name__ == "__main__":
+    main()
