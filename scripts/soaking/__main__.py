@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,13 @@ def main() -> int:
     def report(text: str) -> None:
         print(f"soak: {time.monotonic() - began:6.0f} s  {text}", file=sys.stderr, flush=True)
 
+    def end(number: int, frame: object) -> None:
+        print(counts.report(), flush=True)
+        raise SystemExit(128 + number)
+
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, end)
+
     with tempfile.TemporaryDirectory(prefix="zen-soak-") as folder:
         home = Path(folder)
         manager = make_home(home, args.model)
@@ -37,6 +45,7 @@ def main() -> int:
         counts.knows(cases)
         if args.minutes:
             asyncio.run(phases.load(home, cases, args.streams, 60 * args.minutes, counts, report))
+            print(counts.report(), end="\n\n", flush=True)
         if args.answers:
             asyncio.run(phases.shaped(home, args.answers, counts, report))
         phases.stops(home, args.stops, max(cases, key=lambda case: len(case.text)), counts, report)
