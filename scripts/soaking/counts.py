@@ -28,8 +28,7 @@ class Counts:
     def knows(self, cases: list[Case]) -> Counts:
         """Learn what each profile says."""
         for case in cases:
-            for text, _ in case.right:
-                self.right.setdefault(text, set()).add(case.model)
+            self.right.setdefault(case.text, set()).add(case.model)
         return self
 
     def add(self, what: str, count: int = 1) -> None:
@@ -44,14 +43,13 @@ class Counts:
         """A whole answer has come."""
         self.add("whole answers")
         self.note_time()
-        if (text, reason) == case.right[0]:
-            return
-        if (text, reason) in case.right:
-            self.add("whole answers on the other side of a near tie")
+        if (text, reason) == (case.text, case.reason):
             return
         others = self.right.get(text, set()) - {case.model}
         what = "answers of another profile" if others else "answers that differ from the one alone"
-        self.fail(what, f"{case.model} {case.prompt!r} {case.sampling}: {text!r} {reason}, none of {case.right}")
+        self.fail(
+            what, f"{case.model} {case.prompt!r} {case.sampling}: {text!r} {reason}, not {case.text!r} {case.reason}"
+        )
 
     def note_time(self) -> None:
         """An answer has come, or the clients' time is over."""
@@ -63,7 +61,7 @@ class Counts:
         """A stream was left after `text`."""
         self.add("left a stream")
         self.tokens_seen[request_id] = tokens
-        if not any(right.startswith(text.rstrip("\ufffd")) for right, _ in case.right):
+        if not case.text.startswith(text.rstrip("\ufffd")):
             self.fail("answers that differ from the one alone", f"{case.model} {case.prompt!r}: began {text!r}")
 
     def closed_half(self, way: str, seconds: float) -> None:
