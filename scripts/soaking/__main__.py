@@ -45,7 +45,6 @@ def main() -> int:
         counts.knows(cases)
         if args.minutes:
             asyncio.run(phases.load(home, cases, args.streams, 60 * args.minutes, counts, report))
-            print(counts.report(), end="\n\n", flush=True)
         if args.answers:
             asyncio.run(phases.shaped(home, args.answers, counts, report))
         phases.stops(home, args.stops, max(cases, key=lambda case: len(case.text)), counts, report)
