@@ -169,6 +169,9 @@ class Tab:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
+        # What the page does about its new size comes with the next frame.
+        self.js("globalThis.drawn = 0; requestAnimationFrame(() => requestAnimationFrame(() => { drawn = 2 }))")
+        self.wait("globalThis.drawn === 2")
 
     def scheme(self, name: str) -> None:
         """name: dark or light, as the system would have it."""
