@@ -86,8 +86,8 @@ def _parts(rng: np.random.Generator, kind: str, shape: tuple[int, ...], size: fl
 class Shaken:
     """A model whose logits are moved by as much as rounding can, for each row anew.
 
-    One row is multiplied in another order than many are. That moves a logit by up to 0.0006 here, and where two tokens are
-    as near to each other as that, either of them is right, and so is whatever follows.
+    One row is multiplied in another order than many are. That moves a logit by less than
+    SHAKEN_BY, and where two tokens are as near to each other as that, either of them is right, and so is whatever follows.
     """
 
     def __init__(self, model: Any) -> None:

@@ -86,9 +86,9 @@ def usage_of(prompts: list[engine.Finish], answers: list[engine.Finish]) -> dict
     }
 
 
-def finite(logprob: float | None) -> float:
-    """`logprob` as a number that JSON has."""
-    return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
+def finite(logprob: float | None) -> float | None:
+    """`logprob` as a number that JSON has; None stays None."""
+    return None if logprob is None else max(logprob, LEAST_LOGPROB)
 
 
 def logprobs_of(tokens: list[engine.TokenLogprob]) -> dict[str, Any]:

@@ -104,21 +104,17 @@ def _logprobs(tokens: list[engine.TokenLogprob], offset: int) -> dict[str, Any]:
         offset += len(token.text)
     return {
         "tokens": [token.text for token in tokens],
-        "token_logprobs": [_value(token) for token in tokens],
+        "token_logprobs": [finite(token.logprob) for token in tokens],
         "top_logprobs": [_top(token) for token in tokens],
         "text_offset": offsets,
     }
-
-
-def _value(token: engine.TokenLogprob) -> float | None:
-    return None if token.logprob is None else finite(token.logprob)
 
 
 def _top(token: engine.TokenLogprob) -> dict[str, float | None] | None:
     """Of two tokens with the same text, such as parts of a character, the likelier one."""
     if token.logprob is None:
         return None
-    return {each.text: _value(each) for each in reversed(token.top)}
+    return {each.text: finite(each.logprob) for each in reversed(token.top)}
 
 
 async def _chunks(head: dict[str, Any], answers: Answers, n: int, usage: bool) -> AsyncIterator[str]:

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.adapter.test_resident_set import profile_of
 from zen_mlx import ZenPersonalizationManager
 from zen_mlx.config import Sampling
+from zen_mlx.engine import backend as backends
 from zen_mlx.engine.backend import Backend
 from zen_mlx.engine.decoding import generate
 from zen_mlx.engine.request import Finish, Request
@@ -222,5 +223,23 @@ def test_an_error_while_decoding_is_told_to_everybody(manager: ZenPersonalizatio
     for stream in streams[1:]:
         with pytest.raises(MemoryError):
             text_of(stream)
+    assert backend.failed == "MemoryError"
     with pytest.raises(ZenError, match="decoding stopped"):
         manager.stream("x")
+
+
+def test_memory_is_given_back_once_in_each_pause(
+    manager: ZenPersonalizationManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(backends, "_PAUSE_S", 0.1)
+    monkeypatch.setattr(backends, "give_back", lambda: given.append(1))
+    manager.backend()
+    for pauses in (1, 2, 3):  # the first before anybody has asked
+        if pauses > 1:
+            text_of(manager.stream("x", max_tokens=40, temperature=0.0))
+        end = time.monotonic() + 20
+        while len(given) < pauses and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.4)
+        assert len(given) == pauses

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -12,9 +9,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from tests.families import build_model, config_of
 from tests.unit.adapter.test_resident_set import load, mixable
+from tests.unit.engine.test_batch import plain, tokenizer
 from zen_mlx.adapter.attach import Resident, attach, detach
 from zen_mlx.adapter.resident_set import ResidentSet
-from zen_mlx.base.load import load_tokenizer
 from zen_mlx.config import Sampling
 from zen_mlx.engine import batch as batches
 from zen_mlx.engine.batch import Batch
@@ -22,20 +19,9 @@ from zen_mlx.engine.logprobs import with_top
 from zen_mlx.engine.request import Piece, Request
 from zen_mlx.engine.row import Row
 
+__all__ = ["plain", "tokenizer"]
+
 TOLERANCE = 1e-4  # of a log-probability, in f32: parts of a prompt against all of it at once
-
-
-@pytest.fixture(autouse=True)
-def plain() -> Iterator[None]:
-    """Compiled functions are built by a C++ compiler on the CPU: seconds each."""
-    mx.disable_compile()
-    yield
-    mx.enable_compile()
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model: Path) -> TokenizerWrapper:
-    return load_tokenizer(tiny_model)
 
 
 def ask(seed: int, length: int, top: int | None = 3, echo: str | None = "the prompt", count: int = 4) -> Request:
@@ -107,6 +93,7 @@ def test_rows_beside_it_stay_what_they_are_and_it_continues_as_without(
     assert batch.cancel(gone) == ""
     assert len(batch) == 2
     rest, answer = pieces(batch, beside, echo)
+    assert said(rest)
     assert said(alone[0]).endswith(said(rest))
     assert said(answer) == "P" + said(alone[1])
     assert sum(piece.tokens for piece in answer) == len(echo.tokens)

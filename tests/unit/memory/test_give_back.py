@@ -30,10 +30,3 @@ def test_pages_between_blocks_in_use_go_back() -> None:
     trims, freed = done.stdout.split()
     if trims == "True":
         assert int(freed) > 30_000_000
-
-
-def test_it_may_be_called_at_any_time() -> None:
-    from zen_mlx.memory.give_back import give_back
-
-    give_back()
-    give_back()
