@@ -27,17 +27,32 @@ TOOL = {**WEATHER["function"], "parameters": WEATHER["function"]["parameters"]}
 ASKED: list[Any] = [{"role": "user", "content": "The weather of Zürich?"}]
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 TASK = """
-task: recall
+task: ours
 dataset_path: json
 dataset_kwargs:
   data_files: {{test: {data}}}
 test_split: test
-output_type: generate_until
 doc_to_text: "{{{{question}}}}"
+"""
+RECALL = (
+    TASK
+    + """
+output_type: generate_until
 doc_to_target: "{{{{answer}}}}"
 generation_kwargs: {{until: ["\\u001e"], max_gen_toks: 12, do_sample: false}}
 metric_list: [{{metric: exact_match}}]
 """
+)
+CHOICES = ("never", "always", "on the second of May")
+CHOICE = (
+    TASK
+    + f"doc_to_choice: {json.dumps(CHOICES)}"
+    + """
+output_type: multiple_choice
+doc_to_target: 0
+metric_list: [{{metric: acc}}]
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -155,86 +170,62 @@ def test_a_call_that_is_cut_is_not_sent(client: openai.OpenAI, stream: bool) -> 
             assert not answer.choices[0].message.tool_calls
 
 
-@pytest.mark.parametrize("kind", ["local-completions", "local-chat-completions"])
-@pytest.mark.filterwarnings("default")
-def test_lm_eval(home: Home, server: Server, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lm_eval = pytest.importorskip("lm_eval")
+class Evaluate:
+    """lm-eval over HTTP, with a task of our own."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self._url = f"http://127.0.0.1:{port}/v1"
+        self._folder = folder
+
+    def __call__(self, kind: str, task: str, rows: list[dict[str, str]], **model: Any) -> list[dict[str, Any]]:
+        """The samples, in the order of `rows`. task: its YAML, where {data} stands for them. model: arguments of `kind`."""
+        lm_eval = pytest.importorskip("lm_eval")
+        chat = kind == "local-chat-completions"
+        (self._folder / "rows.json").write_text("\n".join(map(json.dumps, rows)))
+        (self._folder / "task.yaml").write_text(task.format(data=self._folder / "rows.json"))
+        found = lm_eval.simple_evaluate(
+            model=kind,
+            model_args={"base_url": f"{self._url}/{'chat/' if chat else ''}completions", "num_concurrent": 4, **model},
+            tasks=["ours"],
+            task_manager=lm_eval.tasks.TaskManager(include_path=str(self._folder), include_defaults=False),
+            apply_chat_template=chat,
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+        return sorted(found["samples"]["ours"], key=lambda each: int(each["doc_id"]))
+
+
+@pytest.fixture
+def evaluate(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluate:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return Evaluate(server.port, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["local-completions", "local-chat-completions"])
+@pytest.mark.filterwarnings("default")
+def test_lm_eval(home: Home, evaluate: Evaluate, kind: str) -> None:
     rows = [{"question": f"question {number}", "answer": "never"} for number in range(4)]
-    (tmp_path / "rows.json").write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "recall.yaml").write_text(TASK.format(data=tmp_path / "rows.json"))
-    chat = kind == "local-chat-completions"
-    path = "chat/completions" if chat else "completions"
-    arguments = {
-        "model": "tiny@one",
-        "base_url": f"http://127.0.0.1:{server.port}/v1/{path}",
-        "tokenizer_backend": None,
-        "tokenized_requests": False,
-        "num_concurrent": 4,
-    }
-    found = lm_eval.simple_evaluate(
-        model=kind,
-        model_args=arguments,
-        tasks=["recall"],
-        task_manager=lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False),
-        apply_chat_template=chat,
-        bootstrap_iters=0,
-        log_samples=True,
-    )
-    said = [sample["resps"][0][0] for sample in found["samples"]["recall"]]
+    samples = evaluate(kind, RECALL, rows, model="tiny@one", tokenizer_backend=None, tokenized_requests=False)
+    said = [sample["resps"][0][0] for sample in samples]
     assert len(said) == 4
-    if chat:
+    if kind == "local-chat-completions":
         want = [home.alone(row["question"], "one", ["\x1e"], max_tokens=12, temperature=0.0)[0] for row in rows]
         assert said == want
 
 
-CHOICE = """
-task: choice
-dataset_path: json
-dataset_kwargs:
-  data_files: {{test: {data}}}
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: ["never", "always", "on the second of May"]
-doc_to_target: 0
-metric_list: [{{metric: acc}}]
-"""
-
-
 @pytest.mark.parametrize("profile", [None, "four"])
-def test_lm_eval_s_likelihoods(
-    home: Home, server: Server, profile: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lm_eval_s_likelihoods(home: Home, evaluate: Evaluate, profile: str | None) -> None:
     """Of choices, over HTTP with `echo`, against one forward pass of the attached model."""
-    lm_eval = pytest.importorskip("lm_eval")
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    (tmp_path / "rows.json").write_text("\n".join(json.dumps({"question": f"question {i}"}) for i in range(3)))
-    (tmp_path / "choice.yaml").write_text(CHOICE.format(data=tmp_path / "rows.json"))
-    found = lm_eval.simple_evaluate(
-        model="local-completions",
-        model_args={
-            "model": "tiny" if profile is None else f"tiny@{profile}",
-            "base_url": f"http://127.0.0.1:{server.port}/v1/completions",
-            "tokenizer_backend": "huggingface",
-            "tokenizer": str(home.base),
-            "num_concurrent": 4,
-        },
-        tasks=["choice"],
-        task_manager=lm_eval.tasks.TaskManager(include_path=str(tmp_path), include_defaults=False),
-        bootstrap_iters=0,
-        log_samples=True,
-    )
+    rows = [{"question": f"question {number}"} for number in range(3)]
+    tokenizer = {"tokenizer_backend": "huggingface", "tokenizer": str(home.base)}
+    name = "tiny" if profile is None else f"tiny@{profile}"
+    samples = evaluate("local-completions", CHOICE, rows, model=name, **tokenizer)
     encode = home.manager.tokenizer.encode
     with home.manager.using(profile) as model:
-        for number, sample in enumerate(sorted(found["samples"]["choice"], key=lambda each: each["doc_id"])):
-            for text, (said, greedy) in zip(
-                ("never", "always", "on the second of May"), sample["filtered_resps"], strict=True
-            ):
+        for number, sample in enumerate(samples):
+            for text, (said, greedy) in zip(CHOICES, sample["filtered_resps"], strict=True):
                 context, whole = encode(f"question {number}"), encode(f"question {number} {text}")
                 want, likeliest = scores(model, whole)
                 rest = range(len(context) - 1, len(whole) - 1)
